@@ -1,0 +1,147 @@
+"""`resight data check`: run the doctor on an image set and print what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+from resight.errors import UserError
+
+if TYPE_CHECKING:
+    from resight.data.doctor import Finding, Report
+
+_EXAMPLES = 3
+_COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
+
+
+def check(
+    images: Annotated[Path, typer.Argument(help=IMAGES_HELP)],
+    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Ignore what folders say about objects.")
+    ] = False,
+    near: Annotated[
+        bool, typer.Option("--near/--no-near", help="Look for near duplicates too.")
+    ] = True,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the suspicious images to this .png file.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 1 for warnings too.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; by default one a processor.")
+    ] = None,
+) -> None:
+    """Find what is wrong with an image set before a long run does.
+
+    Looks for files that can't be read, pictures that come twice (also across splits), objects
+    and queries without a match, and cameras that are none. Exits with status 0 when there are
+    no errors, 1 when there are, 2 when it can't run.
+
+    Examples:
+
+      resight data check photos
+
+      resight data check index.csv --columns object=sku --sheet check.png
+
+      resight data check index.csv --json --strict > check.json
+    """
+    from time import monotonic
+
+    from resight.cli.common import note, parse_columns, print_json, progress_bar
+    from resight.data.doctor import examine, write_sheet
+    from resight.data.sources import load_images
+
+    if sheet is not None and sheet.suffix.lower() != ".png":  # not after an hour's work
+        raise UserError(f"--sheet {sheet}: give a name that ends in .png")
+    image_set = load_images(images, columns=parse_columns(columns), unlabelled=unlabelled)
+    start = monotonic()
+    with progress_bar("checking", len(image_set)) as advance:
+        report = examine(image_set, workers=workers, progress=advance, near=near)
+    seconds = monotonic() - start
+    if sheet is not None:
+        write_sheet(report, image_set, sheet)
+    if json_:
+        print_json({"source": image_set.source, **report.to_json(), "sheet": _text(sheet)})
+    else:
+        for line in image_set.notes:
+            note(line)
+        _print(report, seconds, str(images), sheet)
+    if report.count("error") or (strict and report.count("warning")):
+        raise typer.Exit(1)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _print(report: Report, seconds: float, source: str, sheet: Path | None) -> None:
+    """The table of findings, a summary line, and where the contact sheet is."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = 120
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("severity")
+    table.add_column("count", justify="right")
+    table.add_column("finding, what it means, and where", overflow="fold", ratio=1)
+    for finding in report.findings:
+        colour = _COLOURS[finding.severity]
+        unit = finding.unit if finding.count != 1 else finding.unit.removesuffix("s")
+        where = "".join(f"\n  {line}" for line in _examples(report, finding))
+        table.add_row(
+            Text(finding.severity, colour),
+            f"{finding.count:,} {unit}",
+            Text.assemble((finding.code, "bold"), f"\n{finding.meaning}", (where, "dim")),
+        )
+    if report.findings:
+        screen.print(table)
+    print(_summary(report, seconds))
+    if sheet is not None:
+        print(f"contact sheet: {sheet}")
+    elif any(finding.severity != "info" and finding.rows for finding in report.findings):
+        print(f"to see the images: resight data check {source} --sheet check.png")
+
+
+def _examples(report: Report, finding: Finding) -> list[str]:
+    """The first few paths of a finding, with the reason or the other path of the pair."""
+    if finding.severity == "info" and not finding.partners:
+        return []
+    lines = []
+    for number, row in enumerate(finding.rows[:_EXAMPLES]):
+        line = str(report.paths[row])
+        if finding.partners:
+            line += f" = {report.paths[finding.partners[number]]}"
+        elif row in report.reasons:
+            line += f" ({report.reasons[row]})"
+        lines.append(line)
+    more = len(finding.rows) - _EXAMPLES
+    return [*lines, f"and {more:,} more"] if more > 0 else lines
+
+
+def _summary(report: Report, seconds: float) -> str:
+    parts = [f"{report.images:,} images"]
+    if report.objects:
+        parts.append(f"{report.objects:,} objects")
+    if report.cameras:
+        parts.append(f"{report.cameras:,} cameras")
+    splits = [f"{name} {count:,}" for name, count in report.splits.items() if name]
+    made_of = ", ".join([*parts, *splits])
+    errors, warnings = report.count("error"), report.count("warning")
+    kinds = f"errors of {_kinds(errors)}, warnings of {_kinds(warnings)}"
+    kinds = kinds if errors or warnings else "no errors, no warnings"
+    rate = report.images / max(seconds, 1e-6)
+    return f"{made_of}: {kinds} ({seconds:.1f} s, {rate:,.0f} images/s)"
+
+
+def _kinds(count: int) -> str:
+    return f"{count} kind" if count == 1 else f"{count} kinds"

@@ -1,0 +1,89 @@
+"""The command `resight`: one small module a verb. Heavy imports wait inside the verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from resight import __version__
+from resight.errors import UserError, explain_os_error
+
+# Typer carries its own copy of click or uses the installed one, by version; the base class of
+# what it exports is the right one in both.
+_ClickError = typer.BadParameter.__bases__[0].__bases__[0]
+
+app = typer.Typer(
+    name="resight",
+    help="Find the same thing again: train, search and measure image instance retrieval.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"resight {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    pass
+
+
+def _add_verbs() -> None:
+    from resight.cli import data, demo, embed, evaluate, index, search, train
+
+    app.add_typer(data.app, name="data")
+    app.command("demo-data")(data.demo_data)
+    app.command("train")(train.train)
+    app.command("embed")(embed.embed)
+    app.command("index")(index.index)
+    app.command("search")(search.search)
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit status 2."""
+    _add_verbs()
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except UserError as error:
+        status = _complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        status = _complain("stopped", 130)
+    except BrokenPipeError:
+        # The reader of our output went away (| head): not an error; keep the interpreter from
+        # complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except OSError as error:
+        status = _complain(explain_os_error(error))
+    except _ClickError as error:
+        where = getattr(error, "ctx", None)
+        ask = f" (see '{where.command_path} --help')" if where is not None else ""
+        status = _complain(" ".join(error.format_message().split()) + ask)  # type: ignore[attr-defined]
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str, status: int = 2) -> int:
+    lines = message.splitlines() or [""]
+    for line in lines:
+        print(f"resight: {line}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

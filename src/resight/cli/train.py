@@ -1,0 +1,148 @@
+"""`resight train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+
+
+def train(
+    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="New run folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to go on with, where it stopped.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Training story: ctl.")] = "ctl",
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="timm name, or resnet50_ibn_a.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="imagenet, auto, none, a hub name, a weights file, or an embedder."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Instead of --epochs: about how long it may train.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
+    show: Annotated[bool, typer.Option("--show-settings", help="Print them and stop.")] = False,
+) -> None:
+    """Train an embedder on images with known objects.
+
+    The best epoch is chosen on held-out training objects; test rows are never looked at.
+
+    Examples:
+
+      resight train photos/ --out runs/shop
+
+      resight train reid.csv -o runs/reid --backbone resnet50 --size 256x128 --set ids=16
+
+      resight train photos/ -o runs/quick --minutes 10 --set ctl_weight=0
+
+      resight train --resume runs/shop
+    """
+    from resight.cli.common import parse_columns, progress_bar, report_run
+    from resight.data.sources import load_images
+    from resight.errors import UserError
+    from resight.settings import apply_pairs, build, dump_yaml, read_yaml
+    from resight.train.recipes import RECIPES
+
+    if resume is not None:
+        given = [images, out, config, set_, backbone, weights, size, epochs, minutes, seed]
+        if any(value is not None for value in given):
+            raise UserError(
+                "--resume takes everything from the run: give no IMAGES and no settings"
+            )
+        from resight.train import start as starting
+
+        with progress_bar("training", None, "batches") as advance:
+            outcome = starting.resume(resume, _options(workers, strict), _watcher(advance))
+        report_run(outcome)
+        return
+    values: dict[str, Any] = read_yaml(config) if config is not None else {}
+    flags = {
+        "backbone": backbone,
+        "weights": weights,
+        "epochs": epochs,
+        "seed": seed,
+        "size": parse_size(size),
+    }
+    values = apply_pairs(values, set_ or []) | {k: v for k, v in flags.items() if v is not None}
+    name = values.get("recipe", recipe)
+    if name not in RECIPES:
+        raise UserError(f"--recipe {name}: no such recipe; there are: {', '.join(RECIPES)}")
+    where = str(config) if config is not None and not set_ else "--set"
+    settings = build(RECIPES[name][0], values, where)
+    if show:
+        print(dump_yaml(settings), end="")
+        return
+    if images is None:
+        raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
+    if out is None:
+        raise UserError("--out is missing: the folder for the run")
+    image_set = load_images(images, columns=parse_columns(columns))
+    from resight.cli.common import note
+    from resight.files import fresh_folder
+    from resight.train import start as starting
+    from resight.train.rundir import RECORD
+
+    if not force:
+        fresh_folder(out, "a training run", mark=RECORD)
+    for line in image_set.notes:
+        note(line)
+    if minutes is not None:
+        if minutes <= 0:
+            raise UserError(f"--minutes {minutes:g}: must be above 0")
+        count, rate = starting.epochs_for(settings, image_set, minutes, workers)
+        settings = settings.model_copy(update={"epochs": count})
+        note(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
+    with progress_bar("training", None, "batches") as advance:
+        outcome = starting.start(
+            settings,
+            image_set,
+            out,
+            _options(workers, strict),
+            _watcher(advance),
+            force=force,
+        )
+    report_run(outcome)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """ "256x128" or "224" as (height, width). Raises UserError for anything else."""
+    from resight.errors import UserError
+
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(8 <= number <= 4096 for number in numbers):
+        raise UserError(f"--size {text}: not HEIGHTxWIDTH or one number, from 8 to 4096 pixels")
+    return numbers[0], numbers[-1]
+
+
+def _options(workers: int | None, strict: bool) -> Any:
+    from resight.train.loop import LoopOptions
+
+    return LoopOptions(workers=workers, strict=strict)
+
+
+def _watcher(advance: Any) -> Any:
+    from resight.cli.common import note
+    from resight.train.loop import Watcher
+
+    return Watcher(step=advance, tell=note)

@@ -1,0 +1,163 @@
+"""The image set: one table, one row an image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from resight.errors import UserError
+from resight.files import atomic_path
+
+SPLITS = ("train", "val", "test")
+_SYNONYMS = {
+    "split": {"train": "train", "training": "train", "val": "val", "valid": "val"}
+    | {"validation": "val", "test": "test", "testing": "test"},
+    "role": {"query": "query", "gallery": "gallery", "both": "both"},
+}
+ROLES = ("query", "gallery", "both")
+SCHEMA: dict[str, pl.DataType] = {
+    "path": pl.String(),
+    "object": pl.String(),
+    "camera": pl.String(),
+    "split": pl.String(),
+    "role": pl.String(),
+    "box": pl.List(pl.Float64()),
+}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A table of images, and the folder that its paths are relative to.
+
+    `table` always has the columns of `SCHEMA` (null where unknown: no object, no camera, no
+    split; a null role means both query and gallery; `box` is x1, y1, x2, y2 in pixels of the
+    upright image) and carries the user's own columns along. `source` says where it was read
+    from, `notes` what the reader decided on the way.
+    """
+
+    table: pl.DataFrame
+    root: Path
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        return [self.root / path for path in self.table["path"]]
+
+    def full_paths(self) -> list[Path]:
+        """The path of every image, in the order of the rows."""
+        return self._paths
+
+    def rows(self, rows: Sequence[int] | pl.Series) -> ImageSet:
+        """The image set of these rows, in the order given."""
+        return replace(self, table=self.table[rows])
+
+    def where(self, condition: pl.Expr) -> ImageSet:
+        """The image set of the rows for which a polars expression holds."""
+        return replace(self, table=self.table.filter(condition))
+
+    def has(self, column: str) -> bool:
+        """Whether any row has a value in `column`."""
+        return self.table[column].null_count() < self.table.height
+
+    def objects(self) -> list[str]:
+        """The known objects, sorted."""
+        return sorted(self.table["object"].drop_nulls().unique().to_list())
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the table's own columns and the size of every file.
+
+        It changes when a row, a label, a file's name or length changes; it does not depend on
+        the folder that the images lie in.
+        """
+        digest = hashlib.sha256()
+        columns = self.table.select(list(SCHEMA))
+        for row, path in zip(columns.iter_rows(), self._paths, strict=True):
+            try:
+                size = os.stat(path).st_size
+            except OSError:
+                size = -1
+            digest.update(repr((path.name, row[1:], size)).encode(errors="surrogatepass"))
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> Path:
+        """Write the table as Parquet with absolute paths, so that it can lie anywhere."""
+        absolute = pl.Series("path", [str(p.absolute()) for p in self._paths], dtype=pl.String)
+        with atomic_path(path) as temporary:
+            self.table.with_columns(absolute).write_parquet(temporary)
+        return path
+
+    def missing(self) -> list[int]:
+        """Rows whose file does not exist."""
+        return [row for row, path in enumerate(self._paths) if not path.is_file()]
+
+
+def normalise(table: pl.DataFrame) -> pl.DataFrame:
+    """Give a table the columns and types of `SCHEMA`; absent columns are null, "" is null."""
+    columns = []
+    for name, kind in SCHEMA.items():
+        if name not in table.columns:
+            columns.append(pl.lit(None, dtype=kind).alias(name))
+        elif name == "box":
+            columns.append(pl.col(name).cast(kind))
+        else:
+            text = pl.col(name).cast(pl.String).str.strip_chars()
+            if name in _SYNONYMS:
+                lower = text.str.to_lowercase()
+                text = lower.replace_strict(_SYNONYMS[name], default=text)
+            columns.append(pl.when(text != "").then(text).alias(name))
+    own = [name for name in table.columns if name not in SCHEMA]
+    return table.select(*columns, *own)
+
+
+def check(table: pl.DataFrame, where: str, first_line: int = 1) -> None:
+    """Check a normalised table; `first_line` is the line number of its first row in `where`.
+
+    Raises UserError that lists every error (at most 20 in full), each with file and line.
+    """
+    if table.height == 0:
+        raise UserError(f"{where}: no images; at least one row is needed")
+    lines = table.with_row_index("_row", first_line)
+    errors: list[tuple[int, str]] = []
+    for row in lines.filter(pl.col("path").is_null())["_row"]:
+        errors.append((row, "no path"))
+    for name, allowed in (("split", SPLITS), ("role", ROLES)):
+        bad = lines.filter(pl.col(name).is_not_null() & ~pl.col(name).is_in(allowed))
+        for row, value in bad.select("_row", name).iter_rows():
+            errors.append((row, f"{name} {value!r} is none of {', '.join(allowed)} (or empty)"))
+    box = pl.col("box")
+    wrong = (
+        (box.list.len() != 4)
+        | box.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any()
+        | (box.list.get(0, null_on_oob=True) >= box.list.get(2, null_on_oob=True))
+        | (box.list.get(1, null_on_oob=True) >= box.list.get(3, null_on_oob=True))
+    )
+    for row, value in lines.filter(box.is_not_null() & wrong).select("_row", "box").iter_rows():
+        errors.append((row, f"box {list(value)} is not x1, y1, x2, y2 with x1 < x2 and y1 < y2"))
+    twice = pl.struct("path", "box").is_duplicated() & pl.col("path").is_not_null()
+    seen: dict[tuple[str, str], int] = {}
+    for row, path, value in lines.filter(twice).select("_row", "path", "box").iter_rows():
+        first = seen.setdefault((path, str(value)), row)
+        if first != row:
+            errors.append((row, f"{path!r} stands already in line {first}"))
+    raise_all(errors, where)
+
+
+def raise_all(errors: list[tuple[int, str]], where: str) -> None:
+    """Raise one UserError for a list of (line, message), if there is any."""
+    if not errors:
+        return
+    errors = sorted(errors)
+    lines = [f"{where}, line {line}: {message}" for line, message in errors[:20]]
+    if len(errors) > 20:
+        lines.append(f"{where}: and {len(errors) - 20} more errors")
+    raise UserError("\n".join(lines))

@@ -1,0 +1,97 @@
+"""Batches from an image set: what a DataLoader's workers run.
+
+A bad image never ends a job. It comes back as a BadImage in the batch and is left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from resight.data.decode import BadImage, decode
+from resight.data.imageset import ImageSet
+from resight.data.transforms import Augment, Preprocess
+from resight.errors import UserError
+
+Draw = tuple[int, int]  # a row, and the seed of its augmentation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` (B, 3, H, W) float32 of the rows `rows` (B,), and what could not be read."""
+
+    images: torch.Tensor
+    rows: torch.Tensor
+    bad: list[tuple[int, BadImage]]
+
+
+class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
+    """The rows of an image set as tensors; index with (row, seed).
+
+    Holds plain lists only: polars does not survive a fork.
+    """
+
+    def __init__(self, images: ImageSet, preprocess: Preprocess, augment: Augment | None = None):
+        self._paths = [str(path) for path in images.full_paths()]
+        self._boxes = images.table["box"].to_list() if images.has("box") else None
+        self._preprocess, self._augment = preprocess, augment
+        self._target = preprocess.decode_target
+        if augment is not None and augment.crop == "resized-crop":
+            # The smallest crop must still hold the target, or it would be upsampled.
+            grow = min(8.0, augment.scale[0] ** -0.5) if augment.scale[0] > 0 else 8.0
+            self._target = (int(self._target[0] * grow), int(self._target[1] * grow))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, draw: Draw) -> tuple[int, torch.Tensor | BadImage]:
+        row, seed = draw
+        try:
+            box = self._boxes[row] if self._boxes is not None else None
+            picture = decode(self._paths[row], box=box, target=self._target)
+        except BadImage as error:
+            return row, error
+        if self._augment is None:
+            return row, self._preprocess(picture)
+        return row, self._augment(picture, self._preprocess, seed)
+
+
+def collate(samples: list[tuple[int, torch.Tensor | BadImage]]) -> Batch:
+    """Stack the good ones, list the bad ones."""
+    good = [(row, x) for row, x in samples if isinstance(x, torch.Tensor)]
+    bad = [(row, x) for row, x in samples if isinstance(x, BadImage)]
+    images = torch.stack([x for _, x in good]) if good else torch.empty(0, 3, 1, 1)
+    return Batch(images, torch.tensor([row for row, _ in good], dtype=torch.int64), bad)
+
+
+def loader(
+    pictures: Pictures, batches: Sequence[Sequence[Draw]], workers: int | None = None
+) -> Iterable[Batch]:
+    """The batches in order, read ahead by `workers` processes (default: by the machine)."""
+    workers = default_workers() if workers is None else workers
+    return DataLoader(
+        pictures,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of lists of indices
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        # A generator of its own: else every new loader would draw from the global one, and a
+        # resumed run would go on with other random numbers.
+        generator=torch.Generator(),
+    )
+
+
+def default_workers() -> int:
+    """One process a core beyond the first, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(0, min(16, (cores or 1) - 1))
+
+
+def strict_stop(bad: BadImage) -> UserError:
+    """The error of `--strict` for a bad image."""
+    return UserError(f"{bad.path}: {bad.reason} (--strict stops at the first bad image)")

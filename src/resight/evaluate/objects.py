@@ -1,0 +1,102 @@
+"""Object level: the gallery is one centroid an object, each query's own object with care.
+
+For a query of object p by camera c, p's centroid is built without the query's own image and, under
+the cross-camera rule, without any image that c took; every other object competes with all its
+images. It is image-level ranking on the centroids where the column of the query's own object
+is replaced by a vector of the query's own (CTL, ICONIP 2021; the released code reads the cameras
+of the wrong rows and drops objects that no query has).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.evaluate.csr import Csr, Ints
+from resight.evaluate.protocols import UNKNOWN, Matches, Protocol
+from resight.evaluate.ranks import Ranks, positive_ranks
+from resight.evaluate.sources import Picked
+from resight.evaluate.units import Rows
+from resight.search.centroids import CentroidSums
+
+
+@dataclass(frozen=True)
+class ObjectGallery:
+    """The objects of a gallery, by their first image.
+
+    `code` (G,): the object's column of each gallery image; an image of unknown object is an object
+    of its own. `first` (columns,): the place in the gallery of each object's first image.
+    """
+
+    code: Ints
+    first: Ints
+
+
+def object_gallery(matches: Matches) -> ObjectGallery:
+    """Give each object of the gallery its column."""
+    objects = matches.object[matches.gallery]
+    places = np.arange(len(objects))
+    unknown = objects == UNKNOWN
+    label = np.where(unknown, matches.object.max(initial=0) + 1 + places, objects)
+    _, first, code = np.unique(label, return_index=True, return_inverse=True)
+    by_first = np.argsort(first)
+    column = np.empty_like(by_first)
+    column[by_first] = np.arange(len(by_first))
+    return ObjectGallery(column[code], first[by_first])
+
+
+def object_ranks(
+    features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int
+) -> Ranks:
+    """The rank of each query's own object among all objects of the gallery.
+
+    features: (N, D), un-normalised, in the order of the table. `Ranks.index` is the object's column
+    in `object_gallery`, `n_gallery` the number of objects.
+    """
+    objects = object_gallery(matches)
+    gallery = Picked(features, matches.gallery)
+    cameras = matches.camera[matches.gallery] if protocol.cross_camera else None
+    sums = CentroidSums.of(gallery, objects.code, cameras, len(objects.first))
+    positives = matches.positives
+    own = objects.code[positives.indices[positives.indptr[:-1]]]  # any positive names the column
+    queries = Picked(features, matches.queries)
+    one_each = Csr(np.arange(len(own) + 1), own)
+    return positive_ranks(
+        queries,
+        sums.centroids(),
+        one_each,
+        Csr.empty(len(own)),
+        block_bytes=block_bytes,
+        ties=protocol.ties,
+        positive_rows=_OwnCentroids(sums, own, queries, matches, protocol),
+    )
+
+
+class _OwnCentroids:
+    """Row q: what is left of the centroid of query q's object, made as it is sliced."""
+
+    def __init__(
+        self, sums: CentroidSums, own: Ints, queries: Picked, matches: Matches, protocol: Protocol
+    ) -> None:
+        self._sums, self._own, self._queries = sums, own, queries
+        camera = matches.camera[matches.queries]
+        self._camera = camera if protocol.cross_camera else np.full_like(camera, UNKNOWN)
+        # Its own image is already out where its camera is, and where it isn't in the gallery.
+        in_gallery = np.isin(matches.queries, matches.gallery)
+        self._takes_itself_off = in_gallery & (self._camera == UNKNOWN)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._own), self._sums.sums.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def __getitem__(self, key: slice) -> NDArray[np.float64]:
+        sums, _ = self._sums.without_camera(self._own[key], self._camera[key])
+        itself = self._takes_itself_off[key]
+        if itself.any():
+            sums[itself] -= self._queries[key][itself]
+        return sums

@@ -1,0 +1,138 @@
+"""Embed the rows of an image set: the loop that embedding, validation and indexing share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resight.data.decode import BadImage
+from resight.data.imageset import ImageSet
+from resight.data.loading import Pictures, loader, strict_stop
+from resight.models.embedder import Embedder
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """How images are embedded. `batch_size` None: found by trying; `workers` None: by machine."""
+
+    batch_size: int | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    workers: int | None = None
+    strict: bool = False
+
+
+@dataclass
+class Block:
+    """Embeddings of consecutive rows: vectors (n, D) float32, NaN in the rows of `bad`.
+
+    `bad` names rows of the image set, in ascending order.
+    """
+
+    start: int
+    vectors: NDArray[np.float32]
+    bad: list[tuple[int, BadImage]] = field(default_factory=list)
+
+
+def embed_blocks(
+    embedder: Embedder,
+    images: ImageSet,
+    block_rows: int,
+    *,
+    blocks: Sequence[int] | None = None,
+    options: EmbedOptions = EmbedOptions(),
+) -> Iterator[Block]:
+    """Yield the blocks of `block_rows` rows with the numbers `blocks` (all, by default).
+
+    Raises UserError at the first bad image when `options.strict`.
+    """
+    total = len(images)
+    numbers = range(-(-total // block_rows)) if blocks is None else blocks
+    size = options.batch_size or find_batch_size(embedder, options)
+    batches: list[list[tuple[int, int]]] = []
+    ends: list[tuple[int, int, int]] = []  # start row, end row, batches up to here
+    for number in numbers:
+        start, end = number * block_rows, min((number + 1) * block_rows, total)
+        for at in range(start, end, size):
+            batches.append([(row, 0) for row in range(at, min(at + size, end))])
+        ends.append((start, end, len(batches)))
+    pictures = Pictures(images, embedder.preprocess)
+    stream = iter(loader(pictures, batches, options.workers))
+    done = 0
+    for start, end, upto in ends:
+        block = Block(start, np.full((end - start, embedder.dim), np.nan, np.float32))
+        for _ in range(upto - done):
+            batch = next(stream)
+            block.bad += batch.bad
+            if len(batch.rows):
+                tensor = embedder.embed_tensor(
+                    batch.images, flip=options.flip, scales=options.scales
+                )
+                vectors, rows = tensor.cpu().numpy(), batch.rows.numpy()
+                for row in rows[~np.isfinite(vectors).all(axis=1)].tolist():
+                    path = images.full_paths()[row]
+                    block.bad.append((row, BadImage(path, "its embedding is not finite")))
+                block.vectors[rows - start] = vectors
+            if options.strict and block.bad:
+                raise strict_stop(block.bad[0][1])
+        block.bad.sort(key=lambda entry: entry[0])
+        block.vectors[[row - start for row, _ in block.bad]] = np.nan
+        done = upto
+        yield block
+
+
+def embed_rows(
+    embedder: Embedder,
+    images: ImageSet,
+    *,
+    options: EmbedOptions = EmbedOptions(),
+    progress: Progress = lambda done, total: None,
+) -> tuple[NDArray[np.float32], list[BadImage]]:
+    """All embeddings in memory: (N, D) float32 un-normalised, NaN for the bad images returned."""
+    vectors = np.empty((len(images), embedder.dim), np.float32)
+    bad: list[BadImage] = []
+    for block in embed_blocks(embedder, images, 256, options=options):
+        vectors[block.start : block.start + len(block.vectors)] = block.vectors
+        bad += [error for _, error in block.bad]
+        progress(block.start + len(block.vectors), len(images))
+    return vectors, bad
+
+
+def find_batch_size(embedder: Embedder, options: EmbedOptions = EmbedOptions()) -> int:
+    """The smallest power of two beyond which a batch is hardly faster an image, or won't fit.
+
+    An embedder whose images differ in shape ("fit") takes one at a time.
+    """
+    if embedder.preprocess.resize == "fit":
+        return 1
+    best, best_rate = 1, 0.0
+    size = 8
+    while size <= (1024 if embedder.device.type == "cuda" else 64):
+        try:
+            rate = _rate(embedder, size, options)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if rate < best_rate * 1.05:
+            break
+        best, best_rate = size, rate
+        size *= 2
+    return best
+
+
+def _rate(embedder: Embedder, size: int, options: EmbedOptions) -> float:
+    """Images a second at a batch of `size`: the better of two tries after one to warm up."""
+    images = torch.zeros(size, 3, *embedder.preprocess.size)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        embedder.embed_tensor(images, flip=options.flip, scales=options.scales).cpu()
+        times.append(time.perf_counter() - start)
+    return size / min(times[1:])

@@ -1,0 +1,129 @@
+"""Embed an image set: into memory, or into a folder of shards that survives kill -9."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from resight.data.imageset import ImageSet
+from resight.errors import UserError
+from resight.features.compute import Block, EmbedOptions, Progress, embed_blocks, embed_rows
+from resight.features.store import (
+    EMBEDDER,
+    IMAGES,
+    RECORD,
+    Features,
+    read_skipped,
+    shard_path,
+)
+from resight.files import atomic_open, fresh_folder, read_json, write_json
+from resight.models.embedder import Embedder
+
+SHARD_BYTES = 32 * 2**20
+SHARD_ROWS = 4096
+
+
+def embed_images(
+    embedder: Embedder,
+    images: ImageSet,
+    out: Path | None = None,
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    options: EmbedOptions | None = None,
+    progress: Progress = lambda done, total: None,
+    force: bool = False,
+) -> Features:
+    """Embed every image of a set; bad ones are skipped and marked.
+
+    Without `out` the features stay in memory. With it they are written shard by shard, and a
+    call that was interrupted goes on where it stopped when made again.
+
+    Raises UserError: `out` holds something else or features of other images, another embedder
+    or other options; no image could be used; with `options.strict`, the first bad image.
+    """
+    options = options or EmbedOptions()
+    if out is None:
+        vectors, bad = embed_rows(embedder, images, options=options, progress=progress)
+        valid = np.isfinite(vectors).all(axis=1)
+        info = {"skipped": [{"path": error.path, "reason": error.reason} for error in bad]}
+        return _usable(Features(images, (vectors.astype(dtype, copy=False),), valid, info))
+    key: dict[str, Any] = {
+        "embedder": embedder.fingerprint(),
+        "images": images.fingerprint(),
+        "dtype": dtype,
+        "flip": options.flip,
+        "scales": list(options.scales),
+    }
+    record = _begin(out, key, embedder, images, force)
+    todo = [n for n in range(record["shards"]) if not shard_path(out, n).is_file()]
+    done = len(images) - sum(
+        min(record["shard_rows"], len(images) - n * record["shard_rows"]) for n in todo
+    )
+    progress(done, len(images))
+    blocks = (
+        embed_blocks(embedder, images, record["shard_rows"], blocks=todo, options=options)
+        if todo
+        else iter(())
+    )
+    for block in blocks:
+        number = block.start // record["shard_rows"]
+        _write_shard(out, number, block, dtype)
+        done += len(block.vectors)
+        progress(done, len(images))
+    skipped = [entry for n in range(record["shards"]) for entry in read_skipped(out, n)]
+    write_json(out / RECORD, record | {"complete": True, "skipped": skipped})
+    return _usable(Features.load(out))
+
+
+def _begin(
+    out: Path, key: dict[str, Any], embedder: Embedder, images: ImageSet, force: bool
+) -> dict[str, Any]:
+    """The record of a new folder, or that of an interrupted call with the same key."""
+    if (out / RECORD).is_file() and not force:
+        record: dict[str, Any] = read_json(out / RECORD, "a features folder")
+        other = [name for name in key if record["key"].get(name) != key[name]]
+        if other:
+            raise UserError(
+                f"{out}: holds features made with other {', '.join(other)}; "
+                "give another --out, or --force to replace them"
+            )
+        return record
+    fresh_folder(out, "features", mark=RECORD, force=force)
+    rows = max(64, min(SHARD_ROWS, SHARD_BYTES // (embedder.dim * np.dtype(key["dtype"]).itemsize)))
+    record = {
+        "format": 1,
+        "complete": False,
+        "rows": len(images),
+        "dim": embedder.dim,
+        "normalized": False,
+        "shard_rows": rows,
+        "shards": -(-len(images) // rows),
+        "key": key,
+        "source": images.source,
+    }
+    images.write(out / IMAGES)
+    embedder.save(out / EMBEDDER)
+    write_json(out / RECORD, record)
+    return record
+
+
+def _write_shard(out: Path, number: int, block: Block, dtype: str) -> None:
+    if block.bad:
+        entries = [
+            {"row": row, "path": error.path, "reason": error.reason} for row, error in block.bad
+        ]
+        write_json(shard_path(out, number).with_suffix(".json"), entries)
+    with atomic_open(shard_path(out, number)) as file:  # last: it says that the shard is done
+        np.save(file, block.vectors.astype(dtype), allow_pickle=False)
+
+
+def _usable(features: Features) -> Features:
+    if not features.valid.any():
+        reason = features.info["skipped"][0]["reason"] if features.info.get("skipped") else ""
+        raise UserError(
+            f"{features.images.source}: none of its {len(features):,} images can be used "
+            f"(the first: {features.images.full_paths()[0]}: {reason})"
+        )
+    return features

@@ -1,0 +1,223 @@
+"""The embedder: backbone, pooling, head and preprocessing, saved as one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from resight.data.decode import decode
+from resight.data.transforms import Preprocess
+from resight.errors import UserError
+from resight.files import atomic_path, read_json, write_json, write_text
+from resight.models.backbones import create_backbone, has_map
+from resight.models.heads import BNNeck
+from resight.models.pooling import AveragePool, GeM
+
+CONFIG, WEIGHTS, CARD = "embedder.json", "model.safetensors", "README.md"
+
+
+class EmbedderConfig(BaseModel):
+    """What an embedder is made of. `pooling` "model" is the backbone's own (transformers)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = "resnet50"
+    last_stride: Literal[1, 2] = 1
+    pooling: Literal["auto", "average", "gem", "model"] = "auto"
+    gem_p: Annotated[float, Field(gt=0, le=100)] = 3.0
+    projection: Annotated[int, Field(ge=1, le=65536)] | None = None
+    bn_neck: bool = True
+    preprocess: Preprocess = Preprocess()
+
+
+class Embedder(nn.Module):
+    """Images in, vectors out.
+
+    `forward` takes (B, 3, H, W) normalised images and gives f (B, D), the feature before the BN
+    neck, on which the metric losses work, and the embedding (B, D), which is searched: the neck's
+    output, not yet of unit length (object centroids are means of un-normalised embeddings).
+    Without a neck the two are the same.
+    """
+
+    def __init__(self, config: EmbedderConfig):
+        super().__init__()
+        size = config.preprocess.size
+        self.backbone, stride = create_backbone(config.backbone, size, config.last_stride)
+        mapped = has_map(self.backbone, size)
+        pooling = config.pooling
+        if pooling == "auto":
+            pooling = "average" if mapped else "model"
+        elif pooling != "model" and not mapped:
+            raise UserError(f"backbone {config.backbone} gives no map to pool; use pooling 'model'")
+        self.config = config.model_copy(update={"pooling": pooling, "last_stride": stride})
+        self.pool = {
+            "average": AveragePool,
+            "gem": lambda: GeM(config.gem_p),
+            "model": nn.Identity,
+        }[pooling]()
+        features: int = self.backbone.num_features  # type: ignore[assignment]
+        self.dim = config.projection or features
+        self.projection = nn.Linear(features, self.dim) if config.projection else nn.Identity()
+        self.neck = BNNeck(self.dim) if config.bn_neck else nn.Identity()
+        self.info: dict[str, Any] = {}
+        if mapped:  # convolutions run up to twice as fast with the channels last
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The test transform."""
+        return self.config.preprocess
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) -> f (B, D), embedding (B, D)."""
+        if self.config.pooling == "model":
+            tokens = self.backbone.forward_features(images)  # type: ignore[operator]
+            f = self.backbone.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        else:
+            images = images.contiguous(memory_format=torch.channels_last)
+            f = self.pool(self.backbone.forward_features(images))  # type: ignore[operator]
+        f = self.projection(f)
+        return f, self.neck(f)
+
+    @torch.inference_mode()
+    def embed_tensor(
+        self, images: torch.Tensor, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    ) -> torch.Tensor:
+        """(B, 3, H, W) normalised -> (B, D) float32 un-normalised, on the images' own device.
+
+        `flip` averages the embedding with that of the mirrored image. With several `scales` the
+        embeddings are brought to unit length and summed (papers' multi-scale feature).
+        """
+        self.eval()
+        images = images.to(self.device, non_blocking=True)
+        total = torch.zeros(len(images), self.dim, device=self.device)
+        for scale in scales:
+            resized = images if scale == 1 else _rescale(images, scale)
+            one = self(resized)[1].float()
+            if flip:
+                one = (one + self(resized.flip(-1))[1].float()) / 2
+            total += nn.functional.normalize(one, dim=1) if len(scales) > 1 else one
+        return total
+
+    def embed(
+        self,
+        images: Sequence[str | Path | bytes | Image.Image] | str | Path | bytes | Image.Image,
+        *,
+        normalize: bool = True,
+        batch_size: int = 32,
+    ) -> NDArray[np.float32]:
+        """Embed photos: paths, encoded bytes or Pillow images -> (N, D) float32, unit length.
+
+        Raises BadImage for an image that can't be read; `embed_images` is for long jobs, which
+        skip it.
+        """
+        if isinstance(images, str | Path | bytes | Image.Image):
+            images = [images]
+        parts = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(images), batch_size):
+            tensors = [self._prepare(image) for image in images[start : start + batch_size]]
+            if len({tensor.shape for tensor in tensors}) == 1:
+                batch = self.embed_tensor(torch.stack(tensors))
+            else:
+                batch = torch.cat([self.embed_tensor(tensor[None]) for tensor in tensors])
+            parts.append(batch.cpu().numpy())
+        vectors = np.concatenate(parts)
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _prepare(self, image: str | Path | bytes | Image.Image) -> torch.Tensor:
+        if not isinstance(image, Image.Image):
+            image = decode(image, target=self.preprocess.decode_target)
+        return self.preprocess(image.convert("RGB"))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the configuration and all weights."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        for key, value in self.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path, info: dict[str, Any] | None = None) -> Path:
+        """Write weights, configuration and card. `info`: how it was trained, its scores."""
+        folder.mkdir(parents=True, exist_ok=True)
+        info = self.info if info is None else info
+        state = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(state, temporary)
+        content = {"format": 1, "config": self.config.model_dump(mode="json"), "info": info}
+        write_text(folder / CARD, _card(self.config, self.dim, info))
+        write_json(folder / CONFIG, content)  # last: it is what makes the folder an embedder
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device | None = None) -> Embedder:
+        """Read a folder that `save` wrote; nothing is unpickled. `device`: a GPU if there is one.
+
+        A run, a features folder or a gallery stands for the embedder in it.
+
+        Raises UserError when the folder is no embedder, or its files are damaged.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file() and (folder / "embedder" / CONFIG).is_file():
+            folder = folder / "embedder"  # a run, a features folder or a gallery
+        content = read_json(folder / CONFIG, "an embedder")
+        try:
+            model = cls(EmbedderConfig.model_validate(content["config"]))
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except (KeyError, TypeError, ValidationError) as error:
+            raise UserError(
+                f"{folder / CONFIG}: not an embedder's configuration ({error})"
+            ) from None
+        except (SafetensorError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({first})") from None
+        model.info = content.get("info", {})
+        return model.to(pick_device(device)).eval()
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else a GPU if there is one, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _rescale(images: torch.Tensor, scale: float) -> torch.Tensor:
+    return nn.functional.interpolate(
+        images, scale_factor=scale, mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def _card(config: EmbedderConfig, dim: int, info: dict[str, Any]) -> str:
+    height, width = config.preprocess.size
+    parts = [
+        "# An embedder of resight",
+        f"{config.backbone}, {height} x {width}, {config.pooling} pooling, {dim} dimensions.",
+        '```python\nimport resight\n\nembedder = resight.Embedder.load("this/folder")\n'
+        'vectors = embedder.embed(["photo.jpg"])  # (1, D), unit length\n```',
+    ]
+    if info:
+        parts += ["## How it was made, and its scores"]
+        parts += [f"```json\n{json.dumps(info, indent=2, ensure_ascii=False)}\n```"]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,87 @@
+"""Open an embedder from whatever the user names: a saved folder, a run, or a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from resight.data.transforms import Preprocess
+from resight.errors import UserError
+from resight.models.backbones import check_backbone
+from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
+from resight.models.weights import load_backbone_weights
+
+
+def embedder_folder(model: str | Path) -> Path | None:
+    """The folder of a saved embedder that `model` names: itself, or that of a training run."""
+    path = Path(model)
+    for folder in (path, path / "embedder"):
+        if (folder / CONFIG).is_file():
+            return folder
+    return None
+
+
+def open_embedder(
+    model: str,
+    *,
+    weights: str | None = None,
+    size: tuple[int, int] | None = None,
+    pooling: str | None = None,
+    device: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Embedder:
+    """A saved embedder, or a bare backbone (as it comes: pooled feature, no head).
+
+    `model`: folder of an embedder or of a run, or a timm name with `weights` (a file, a hub
+    name, "imagenet", "none"; default "imagenet") and `size` (default 224 x 224). `tell` gets
+    the report on the weights, line by line.
+
+    Raises UserError: no such folder or backbone, or weights that don't fit.
+    """
+    folder = embedder_folder(model)
+    if folder is not None:
+        if weights is not None or size is not None or pooling is not None:
+            raise UserError(
+                f"{model} is a saved embedder: --weights, --size and --pooling go with a backbone's name"
+            )
+        return Embedder.load(folder, device)
+    path = Path(model)
+    if path.exists():
+        kind = "a folder" if path.is_dir() else "a file"
+        unfinished = (path / "run.json").is_file()
+        hint = "; this run has no embedder yet: finish it with --resume" if unfinished else ""
+        raise UserError(f"{model}: {kind} without an embedder ({CONFIG} not found){hint}")
+    if "/" in model or model.startswith("."):
+        raise UserError(
+            f"{model}: not found; give an embedder's folder, a run, or a backbone's name"
+        )
+    check_backbone(model)
+    config = bare_config(model, size or (224, 224), pooling or "auto")
+    embedder = Embedder(config)
+    source = weights or "imagenet"
+    if source != "none":
+        match = load_backbone_weights(embedder.backbone, model, source)
+        for line in match.lines():
+            tell(line)
+    embedder.info = {"backbone": model, "weights": source}
+    return embedder.to(pick_device(device)).eval()
+
+
+def bare_config(backbone: str, size: tuple[int, int], pooling: str = "auto") -> EmbedderConfig:
+    """A backbone as it comes: the stride of its last stage kept, no head, its own mean and std."""
+    return EmbedderConfig(
+        backbone=backbone,
+        last_stride=2,
+        pooling=pooling,  # type: ignore[arg-type]
+        bn_neck=False,
+        preprocess=Preprocess(size=size, **normalisation(backbone)),
+    )
+
+
+def normalisation(backbone: str) -> dict[str, tuple[float, float, float]]:
+    """The mean and standard deviation that a backbone's published weights expect."""
+    import timm
+
+    mean = timm.get_pretrained_cfg_value(backbone, "mean")
+    std = timm.get_pretrained_cfg_value(backbone, "std")
+    return {"mean": tuple(mean), "std": tuple(std)} if mean and std else {}

@@ -1,0 +1,179 @@
+"""Weights from a file or a hub, matched key by key, never unpickled."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from resight.errors import UserError
+from resight.models.backbones import IBN_A
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema")
+_PREFIXES = ("module.", "backbone.", "base.", "encoder.", "model.")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a file's keys met the model's. `missing` and `misshapen` are the model's keys."""
+
+    source: str
+    loaded: int
+    missing: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report: one line, and one for every kind of key that did not match."""
+        text = [f"weights {self.source}: {self.loaded} tensors loaded"]
+        for what, keys in (
+            ("not in the file (left as initialised)", self.missing),
+            ("of another shape (left as initialised)", self.misshapen),
+            ("not used by the model", self.unused),
+        ):
+            if keys:
+                text.append(f"  {len(keys)} {what}: {', '.join(keys)}")
+        return text
+
+
+def load_backbone_weights(model: nn.Module, name: str, source: str, partial: bool = False) -> Match:
+    """Load `source` into a backbone: a local file, "imagenet" (timm's default), or a hub name.
+
+    Raises UserError: not found, not weights, hub out of reach; and, unless `partial`, when a
+    tensor of the backbone is absent or of another shape.
+    """
+    path = Path(source)
+    if path.is_file():
+        state = read_state(path)
+    elif path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt"):
+        raise UserError(f"--weights {source}: no such file")
+    else:
+        state = _from_hub(name, source)
+    match = load_state(model, state, source)
+    bad = len(match.missing) + len(match.misshapen)
+    if match.loaded == 0 or (bad and not partial):
+        first = (*match.missing, *match.misshapen)[:3]
+        raise UserError(
+            f"--weights {source}: these are not weights of {name}: {bad} of its "
+            f"{bad + match.loaded} tensors are absent or of another shape "
+            f"({', '.join(first)}, ...); choose the right --backbone"
+            + (", or --partial-weights to load what fits" if match.loaded else "")
+        )
+    return match
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file: safetensors, or a torch file read with `weights_only`.
+
+    Raises UserError when it is neither, or holds anything but tensors and plain values.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "empty"
+        raise UserError(f"--weights {path}: can't be read as weights: {reason}") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    tensors = (
+        {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"--weights {path}: holds no tensors by name")
+    return tensors
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> Match:
+    """Copy every tensor of `state` whose name and shape fit into `model`."""
+    own = model.state_dict()
+    state = _strip(state, set(own))
+    # A batch counter that older files lack is no weight.
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fits, strict=False)
+    return Match(
+        source=source,
+        loaded=len(fits),
+        missing=tuple(k for k in own if k not in state and k not in counters),
+        misshapen=tuple(k for k in own if k in state and k not in fits),
+        unused=tuple(k for k in state if k not in own),
+    )
+
+
+def _strip(state: dict[str, torch.Tensor], own: set[str]) -> dict[str, torch.Tensor]:
+    """Drop a wrapper's prefix from all keys while that makes more of them fit."""
+    best = state
+    while True:
+        for prefix in _PREFIXES:
+            cut = {k.removeprefix(prefix): v for k, v in best.items()}
+            if len(own & cut.keys()) > len(own & best.keys()):
+                best = cut
+                break
+        else:
+            return best
+
+
+def _from_hub(name: str, source: str) -> dict[str, torch.Tensor]:
+    import timm
+
+    if name == IBN_A:
+        raise UserError(
+            f"--weights {source}: timm has none for {IBN_A}; give a file (--weights FILE)"
+        )
+    if source.startswith("hf-hub:"):
+        hub = source
+    elif source == "imagenet":
+        hub = name
+    else:
+        hub = source if "." in source else f"{name.split('.')[0]}.{source}"
+        if hub not in timm.list_pretrained():
+            known = ", ".join(timm.list_pretrained(name + ".*")) or "none"
+            raise UserError(
+                f"--weights {source}: neither a file nor a timm weight name "
+                f"(known for this backbone: {known})"
+            )
+    with _impatient_hub():
+        try:
+            state: dict[str, torch.Tensor] = timm.create_model(hub, pretrained=True).state_dict()
+        except Exception as error:  # the hub's client raises its own kinds for every fault
+            reason = type(error).__name__
+            raise UserError(
+                f"--weights {source}: can't be fetched from the hub ({reason}); give a local "
+                "file (--weights FILE) or start without (--weights none)"
+            ) from None
+    return state
+
+
+@contextmanager
+def _impatient_hub() -> Iterator[None]:
+    """Look in the hub's cache only when the hub can't be reached: its client retries for long."""
+    from huggingface_hub import constants
+
+    logger = logging.getLogger("huggingface_hub")
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
+    logger.setLevel(logging.ERROR)
+    if not getproxies():
+        try:
+            socket.create_connection((urlsplit(constants.ENDPOINT).hostname, 443), 5).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        constants.HF_HUB_OFFLINE = offline

@@ -1,0 +1,86 @@
+"""Settings: a pydantic model filled from a YAML file and from name=value pairs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from resight.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def build(kind: type[Model], values: dict[str, Any], where: str) -> Model:
+    """A checked model. Raises UserError that lists every wrong name and value, a line each."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_line(kind, dict(fault), where) for fault in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file. Raises UserError when it is absent, broken, or no mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such settings file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {text}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: settings are lines of the form name: value")
+    return content
+
+
+def apply_pairs(values: dict[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
+    """Set dotted names: "augment.flip=0" changes values["augment"]["flip"]; values are YAML."""
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {pair}: not of the form name=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair}: {text!r} is not a value") from None
+        *parents, last = name.strip().split(".")
+        inner = values
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {pair}: {parent} has no settings of its own")
+        inner[last] = value
+    return values
+
+
+def dump_yaml(model: BaseModel) -> str:
+    """The settings as YAML, in their order."""
+    text: str = yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _line(kind: type[BaseModel], fault: dict[str, Any], where: str) -> str:
+    place = [str(part) for part in fault["loc"]]
+    name = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        known = _names(kind, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+        return f"{where}: no setting {name!r}; {hint}"
+    return f"{where}: {name} = {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _names(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        inner = kind.model_fields[part].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)

@@ -1,0 +1,350 @@
+"""The training loop: what every recipe shares. What a recipe is, see `Story`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from resight.data.decode import BadImage
+from resight.data.imageset import ImageSet
+from resight.data.loading import Draw, Pictures, loader, strict_stop
+from resight.data.transforms import Augment
+from resight.errors import UserError
+from resight.models.embedder import Embedder
+from resight.train import checkpoint
+from resight.train.rundir import Run
+from resight.train.validate import Validation
+
+
+class Story(Protocol):
+    """A recipe, built: the loop asks it for all that is its own.
+
+    `model(images, labels)` gives the losses by name, "loss" among them, which is minimised.
+    """
+
+    model: nn.Module
+    embedder: Embedder
+    optimizers: list[torch.optim.Optimizer]
+    epochs: int
+    accumulate: int
+    augment: Augment
+    labels: list[int]
+
+    def batches(self, epoch: int, replica: int, replicas: int) -> list[list[Draw]]:
+        """The batches of one process in an epoch, a pure function of the arguments."""
+
+    def start_epoch(self, epoch: int) -> float:
+        """Set the learning rates of an epoch; the main one is returned."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the loop runs; none of it changes the outcome but `precision`."""
+
+    precision: str = "no"
+    workers: int | None = None
+    checkpoint_minutes: float = 10.0
+    log_every: int = 10
+    strict: bool = False
+
+
+@dataclass
+class Watcher:
+    """Who wants to know: `step(done, total, text)`, `tell(line)`."""
+
+    step: Callable[[int, int, str], None] = lambda done, total, text: None
+    tell: Callable[[str], None] = lambda line: None
+
+
+@dataclass
+class Position:
+    """Where the run stands; saved with each checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already taken
+    step: int = 0  # batches taken in all
+    best: float = -math.inf
+    best_epoch: int = -1
+    seconds: float = 0.0
+    skipped: list[str] = field(default_factory=list)
+
+
+def fit(
+    story: Story,
+    images: ImageSet,
+    validation: Validation | None,
+    run: Run,
+    options: LoopOptions,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> Position:
+    """Train until the last epoch, keeping the best embedder by `validation` in run/embedder.
+
+    On resuming, weights, optimisers, position and random states are as they were, so that the
+    outcome is that of an uninterrupted run, bit for bit (same machine, same number of threads).
+
+    Raises UserError when the loss is no longer finite, or nothing can be decoded; Stopped after
+    a signal (a checkpoint is written first).
+    """
+    watcher = watcher or Watcher()
+    accelerator = Accelerator(
+        mixed_precision=options.precision, step_scheduler_with_optimizer=False
+    )
+    story.model.to(accelerator.device)
+    model = accelerator.prepare_model(story.model)
+    optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in story.optimizers]
+    trainer = _Trainer(story, model, optimizers, accelerator, run, options, watcher)
+    if resume:
+        trainer.restore()
+    with _signals() as stopped, trainer:
+        trainer.run_epochs(images, validation, stopped)
+    return trainer.position
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the run can be resumed."""
+
+
+class _Trainer:
+    def __init__(
+        self,
+        story: Story,
+        model: nn.Module,
+        optimizers: list[Any],
+        accelerator: Accelerator,
+        run: Run,
+        options: LoopOptions,
+        watcher: Watcher,
+    ):
+        self.story, self.model, self.optimizers = story, model, optimizers
+        self.accelerator, self.run, self.options, self.watcher = accelerator, run, options, watcher
+        self.position = Position()
+        self.labels = torch.tensor(story.labels)
+        self.board: SummaryWriter | None = None
+
+    def __enter__(self) -> None:
+        if self.accelerator.is_main_process:
+            self.board = SummaryWriter(
+                str(self.run.folder / "tensorboard"), purge_step=self.position.step + 1
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def run_epochs(
+        self, images: ImageSet, validation: Validation | None, stopped: Callable[[], bool]
+    ) -> None:
+        self.began = time.monotonic() - self.position.seconds
+        self.saved = time.monotonic()
+        while self.position.epoch < self.story.epochs:
+            self._epoch(images, stopped)
+            self.position.epoch += 1
+            self.position.batch = 0
+            if self.accelerator.is_main_process:
+                self._validate(validation)
+            self.accelerator.wait_for_everyone()
+            self.save()
+
+    def _epoch(self, images: ImageSet, stopped: Callable[[], bool]) -> None:
+        story, place = self.story, self.position
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rate = story.start_epoch(place.epoch)
+        batches = story.batches(place.epoch, rank, world)
+        if not batches:
+            raise UserError(
+                f"{world} processes, but fewer batches an epoch; "
+                "use fewer processes or smaller batches (--set ids=...)"
+            )
+        total = len(batches) * story.epochs
+        pictures = Pictures(images, story.embedder.preprocess, story.augment)
+        self.model.train()
+        window = _Window()
+        for batch in loader(pictures, batches[place.batch :], self.options.workers):
+            self._report_bad([bad for _, bad in batch.bad])
+            place.batch += 1
+            place.step += 1
+            last = place.batch == len(batches)
+            update = place.batch % story.accumulate == 0 or last
+            labels = self.labels[batch.rows]
+            window.add(self._step(batch.images, labels, update), len(labels))
+            if place.step % self.options.log_every == 0 or last:
+                self._log(window, rate, total, len(batches))
+                window = _Window()
+            else:
+                self.watcher.step(place.step, total, "")
+            if not update:
+                continue
+            if self._agreed(stopped()):
+                self.save()
+                raise Stopped
+            if time.monotonic() - self.saved > 60 * self.options.checkpoint_minutes and world == 1:
+                self.save()
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor, update: bool) -> dict[str, Any]:
+        """Forward, backward and, if `update`, a step of the optimisers; the losses, detached."""
+        device = self.accelerator.device
+        hold = contextlib.nullcontext() if update else self.accelerator.no_sync(self.model)
+        with hold:
+            # A batch that bad images have left without a pair still takes part in the sum over
+            # processes, with a weight of 0.
+            empty = len(labels) < 2
+            if empty:
+                images = torch.zeros(2, 3, *self.story.embedder.preprocess.size)
+                labels = torch.zeros(2, dtype=torch.int64)
+            with self.accelerator.autocast():
+                losses = self.model(images.to(device, non_blocking=True), labels.to(device))
+            loss = losses["loss"] * (0 if empty else 1 / self.story.accumulate)
+            self.accelerator.backward(loss)
+        if update:
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        return {} if empty else {name: value.detach() for name, value in losses.items()}
+
+    def _log(self, window: _Window, rate: float, total: int, per_epoch: int) -> None:
+        place = self.position
+        values, images, seconds = window.close()
+        if not all(math.isfinite(value) for value in values.values()):
+            broken = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+            raise UserError(
+                f"step {place.step}: {broken} is no longer finite; lower the learning rate "
+                "(--set lr=...) or use --set precision=no; the last checkpoint is whole"
+            )
+        speed = images * self.accelerator.num_processes / max(seconds, 1e-9)
+        text = " ".join(f"{name} {value:.3f}" for name, value in values.items())
+        epoch = f"epoch {place.epoch + 1}/{self.story.epochs}"
+        self.watcher.step(place.step, total, f"{epoch} {text} {speed:.0f} images/s")
+        if self.board is None:
+            return
+        for name, value in values.items():
+            self.board.add_scalar(f"train/{name}", value, place.step)
+        self.board.add_scalar("train/lr", rate, place.step)
+        entry = {
+            "kind": "train",
+            "step": place.step,
+            "epoch": place.epoch + place.batch / per_epoch,
+        }
+        self.run.log(entry | {"lr": rate, "images_per_second": round(speed, 1)} | values)
+
+    def _validate(self, validation: Validation | None) -> None:
+        place = self.position
+        score, final = 0.0, place.epoch == self.story.epochs
+        if validation is not None:
+            if not (final or place.epoch % validation.every == 0):
+                return
+            scores = validation.run(self.story.embedder)
+            score = scores[validation.select_by]
+            self.run.log({"kind": "val", "step": place.step, "epoch": place.epoch} | scores)
+            if self.board is not None:
+                for name, value in scores.items():
+                    self.board.add_scalar(f"val/{name}", value, place.step)
+            shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
+            mark = " (best so far)" if score > place.best else ""
+            self.watcher.tell(f"epoch {place.epoch}/{self.story.epochs}: {shown}{mark}")
+        if validation is None or score > place.best:
+            place.best, place.best_epoch = score, place.epoch
+            info = {"epoch": place.epoch}
+            if validation is not None:
+                info |= {"validation": scores}
+            self.story.embedder.save(self.run.folder / "embedder", self.story.embedder.info | info)
+
+    def _report_bad(self, bad: Sequence[BadImage]) -> None:
+        for error in bad:
+            if self.options.strict:
+                raise strict_stop(error)
+            if error.path not in self.position.skipped:
+                self.position.skipped.append(error.path)
+                self.watcher.tell(f"skipped {error.path}: {error.reason}")
+
+    def _agreed(self, flag: bool) -> bool:
+        """Whether any process wants to stop: all of them must do so at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return any(gather_object([flag]))
+
+    def save(self) -> None:
+        place = self.position
+        place.seconds = time.monotonic() - self.began
+        # Each process draws its own random numbers (dropout): all states are kept.
+        states = gather_object([checkpoint.random_states()])
+        if self.accelerator.is_main_process:
+            content = {
+                "model": self.accelerator.unwrap_model(self.model).state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.story.optimizers],
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+                "random": states,
+                "position": vars(place),
+            }
+            checkpoint.save(self.run.folder / "checkpoints" / "last.pt", content)
+        self.saved = time.monotonic()
+
+    def restore(self) -> None:
+        content = checkpoint.load(self.run.folder / "checkpoints" / "last.pt")
+        states = content["random"]
+        if len(states) != self.accelerator.num_processes:
+            raise UserError(
+                f"this run was made by {len(states)} processes, now there are "
+                f"{self.accelerator.num_processes}; resume with as many"
+            )
+        self.accelerator.unwrap_model(self.model).load_state_dict(content["model"])
+        for optimizer, state in zip(self.story.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if self.accelerator.scaler and content["scaler"]:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        self.position = Position(**content["position"])
+        checkpoint.restore_random_states(states[self.accelerator.process_index])
+        if self.accelerator.is_main_process:
+            self.run.cut_log(self.position.step)
+
+
+class _Window:
+    """Sums of the losses since the last line of the log; nothing is fetched from the device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.steps = self.images = 0
+        self.start = time.monotonic()
+
+    def add(self, losses: dict[str, torch.Tensor], images: int) -> None:
+        self.images += images
+        self.steps += bool(losses)
+        for name, value in losses.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def close(self) -> tuple[dict[str, float], int, float]:
+        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        return means, self.images, time.monotonic() - self.start
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as usual."""
+    caught: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    try:
+        previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: no signal reaches us there
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,47 @@
+"""Scores on held-out objects, by which the best checkpoint is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from resight.data.imageset import ImageSet
+from resight.errors import UserError
+from resight.evaluate.scores import evaluate
+from resight.features.compute import EmbedOptions, embed_rows
+from resight.models.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows of held-out objects, how often they are looked at, and what decides."""
+
+    images: ImageSet
+    every: int = 1
+    select_by: str = "mAP"
+    workers: int | None = None
+
+    def run(self, embedder: Embedder) -> dict[str, float]:
+        """mAP and R@1 at image and object level, as fractions.
+
+        Raises UserError when none of the images can be read.
+        """
+        training = embedder.training
+        # A fixed batch: its size must not change the last digits from one run to the next.
+        options = EmbedOptions(batch_size=64, workers=self.workers)
+        vectors, _ = embed_rows(embedder, self.images, options=options)
+        embedder.train(training)
+        valid = np.isfinite(vectors).all(axis=1)
+        if not valid.any():
+            raise UserError(f"{self.images.source}: none of the validation images can be used")
+        # The rows' split (train or val) would keep them out of an evaluation.
+        unsplit = self.images.table.with_columns(pl.lit(None, pl.String()).alias("split"))
+        images = replace(self.images, table=unsplit)
+        scores = {}
+        for level, prefix in (("image", ""), ("object", "object_")):
+            summary = evaluate(vectors, images, level=level, valid=valid).summary()
+            scores[f"{prefix}mAP"] = float(summary["mAP"])
+            scores[f"{prefix}R@1"] = float(summary["R@1"])
+        return scores
