@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import ranking
 
 from resight.evaluate.csr import Csr
 from resight.evaluate.ranks import Ranks, positive_ranks
 from resight.evaluate.units import pair_similarities, product, product_error, unit_rows
-from tests.oracles import ranking
 
 
 def as_lists(result: Ranks) -> list[list[tuple[int, int, float]]]:

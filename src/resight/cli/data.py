@@ -9,7 +9,9 @@ import typer
 
 from resight.cli.data_check import check
 
-app = typer.Typer(help="Look at an image set before work begins.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at an image set before work begins.", no_args_is_help=True, rich_markup_mode=None
+)
 app.command("check")(check)
 
 

@@ -153,8 +153,9 @@ def _own_similarities(queries: UnitRows, gallery: UnitRows, positives: Csr) -> N
             here = _within(positives.indices[span], first_column, len(columns))
             entries = np.flatnonzero(here) + span.start
             out[entries] = pair_similarities(
-                block, columns, rows[entries] - first, positives.indices[entries] - first_column
-            )
+                block, columns, rows[entries] - first, positives.indices[entries] - first_column,
+                threads=True,
+            )  # fmt: skip
     return out
 
 
@@ -168,7 +169,7 @@ def _given_similarities(queries: UnitRows, own: UnitRows, positives: Csr) -> NDA
             stop = min(positives.indptr[first + len(block)], first_entry + len(vectors))
             entries = np.arange(start, stop)
             out[entries] = pair_similarities(
-                block, vectors, rows[entries] - first, entries - first_entry
+                block, vectors, rows[entries] - first, entries - first_entry, threads=True
             )
     return out
 

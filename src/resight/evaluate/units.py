@@ -115,7 +115,7 @@ def product_error(dimensions: int) -> float:
 
 def pair_similarities(
     left: NDArray[np.float32], right: NDArray[np.float32],
-    i: NDArray[np.int64], j: NDArray[np.int64],
+    i: NDArray[np.int64], j: NDArray[np.int64], threads: bool = False,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Exact similarity of row i[k] of `left` and row j[k] of `right`, (K,) float64."""
     out = np.empty(len(i), dtype=np.float64)
@@ -124,7 +124,7 @@ def pair_similarities(
         part = slice(start, start + _CHUNK)
         out[part] = np.einsum("kd,kd->k", left[i[part]], right[j[part]], dtype=np.float64)
 
-    in_threads(fill, range(0, len(i), _CHUNK))
+    in_threads(fill, range(0, len(i), _CHUNK), threads)
     return out
 
 
@@ -136,13 +136,14 @@ def exact_similarities(
     return result
 
 
-def in_threads(work: Callable[[int], None], starts: range) -> None:
+def in_threads(work: Callable[[int], None], starts: range, wanted: bool = True) -> None:
     """Call `work` with every start, on all cores: numpy lets go of the interpreter's lock.
 
     The calls must write to places of their own; then their order makes no difference.
     """
-    cores = min(len(os.sched_getaffinity(0)), len(starts) // 4)
-    if cores < 2:  # too little for a thread to pay
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = min(cores or 1, len(starts) // 4)
+    if not wanted or cores < 2:  # too little for a thread to pay
         for start in starts:
             work(start)
         return

@@ -1,0 +1,34 @@
+# `make demo` and `make test` set up everything they need, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?=
+OUT ?= demo
+MINUTES ?= 6
+BIN := $(VENV)/bin
+
+.PHONY: demo test setup lint lock clean
+
+demo: setup
+	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" --minutes $(MINUTES) $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The package is installed as a user would have it, not linked: tests run on what is shipped.
+setup: $(VENV)/.packages
+	@$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
+
+$(VENV)/.packages: requirements.lock
+	@PYTHON="$(PYTHON)" sh tools/make_venv.sh "$(VENV)"
+	$(BIN)/python -m pip install --quiet --progress-bar off --require-hashes -r requirements.lock
+	@touch $@
+
+lock:
+	uv pip compile pyproject.toml --extra dev --generate-hashes --universal \
+	  --python-version 3.11 --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist demo
