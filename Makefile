@@ -17,9 +17,13 @@ test: setup
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+setup: $(VENV)/.installed
+
 # The package is installed as a user would have it, not linked: tests run on what is shipped.
-setup: $(VENV)/.packages
-	@$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
+# Nothing is fetched here, so that it also works offline once the packages are there.
+$(VENV)/.installed: $(VENV)/.packages pyproject.toml $(shell find src -type f -not -name '*.pyc')
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
 
 $(VENV)/.packages: requirements.lock
 	@PYTHON="$(PYTHON)" sh tools/make_venv.sh "$(VENV)"

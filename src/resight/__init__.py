@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from resight.data.imageset import ImageSet as ImageSet
     from resight.data.sources import load_images as load_images
     from resight.errors import UserError as UserError
+    from resight.evaluate.run import measure as measure
     from resight.evaluate.scores import Scores as Scores
-    from resight.evaluate.scores import evaluate as evaluate
     from resight.features.store import Features as Features
     from resight.features.write import embed_images as embed_images
     from resight.models.embedder import Embedder as Embedder
@@ -29,8 +29,8 @@ _HOME = {
     "Scores": "resight.evaluate.scores",
     "UserError": "resight.errors",
     "embed_images": "resight.features.write",
-    "evaluate": "resight.evaluate.scores",
     "load_images": "resight.data.sources",
+    "measure": "resight.evaluate.run",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from resight.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; it becomes `path` on success and vanishes on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -27,6 +28,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync(path.parent)
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)) == temporary:
+            error.filename = str(path)  # the name that the user knows
+        raise
+    except Exception:
+        # Libraries that write by themselves have errors of their own for a full disk.
+        if shutil.disk_usage(path.parent).free < 2**20:
+            raise OSError(errno.ENOSPC, "no space left on the disk", str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,11 +78,10 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); {what} was expected here") from None
 
 
-def fresh_folder(path: Path, what: str, *, mark: str, force: bool = False) -> None:
-    """Make sure `path` can take new output: absent, empty, or (with `force`) ours to replace.
+def check_folder(path: Path, what: str, *, mark: str, force: bool = False) -> None:
+    """Check that `path` can take new output: absent, empty, or (with `force`) ours to replace.
 
-    `mark` is a file that only our own output of this kind holds: `force` never deletes
-    anything else. Raises UserError otherwise.
+    `mark` is a file that only our own output of this kind holds. Raises UserError otherwise.
     """
     if path.is_file():
         raise UserError(f"{path}: is a file; {what} needs a folder")
@@ -82,7 +91,13 @@ def fresh_folder(path: Path, what: str, *, mark: str, force: bool = False) -> No
         raise UserError(f"{path}: holds other files; give an empty or new folder for {what}")
     if not force:
         raise UserError(f"{path}: already holds {what}; give another --out, or --force to replace")
-    shutil.rmtree(path)
+
+
+def fresh_folder(path: Path, what: str, *, mark: str, force: bool = False) -> None:
+    """`check_folder`, then remove what `force` allows to replace: never anything else."""
+    check_folder(path, what, mark=mark, force=force)
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:

@@ -69,12 +69,17 @@ def dump_yaml(model: BaseModel) -> str:
 def _line(kind: type[BaseModel], fault: dict[str, Any], where: str) -> str:
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
+    if fault["type"] == "missing":
+        return f"{where}: the setting {name!r} is missing"
     if fault["type"] == "extra_forbidden":
         known = _names(kind, place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-        return f"{where}: no setting {name!r}; {hint}"
-    return f"{where}: {name} = {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+        hint = f"; there are: {', '.join(known)}" if known else ""
+        if near:
+            hint = f"; did you mean {near[0]}?"
+        return f"{where}: no setting {name!r}{hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {name} = {fault['input']!r}: {message[:1].lower()}{message[1:]}"
 
 
 def _names(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -21,16 +21,18 @@ def embed(
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[str, typer.Option(help="Sum over image scales, e.g. 1,0.707,0.5.")] = "1",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at once; found by itself.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    unlabelled: Annotated[bool, typer.Option(help="Folders are not objects.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace the features in --out.")] = False,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Folders are not objects.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the features in --out.")] = False,
 ) -> None:
     """Compute the features of every image of a set, in shards that can be resumed.
 

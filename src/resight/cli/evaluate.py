@@ -32,7 +32,7 @@ def evaluate(
         bool | None,
         typer.Option(
             "--cross-camera/--no-cross-camera",
-            help="Whether matches by the query's own camera are junk; default: where cameras are known.",
+            help="Whether matches by the query's own camera are junk; by default where known.",
         ),
     ] = None,
     out: Annotated[
@@ -40,11 +40,11 @@ def evaluate(
     ] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
-    flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[str, typer.Option(help="Sum over image scales, e.g. 1,0.707,0.5.")] = "1",
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Measure retrieval: mAP, R@K, at image and object level, with the protocol beside them.
@@ -70,34 +70,34 @@ def evaluate(
     from resight.evaluate import run
     from resight.features.compute import EmbedOptions
     from resight.features.store import is_features
-    from resight.files import fresh_folder
+    from resight.files import check_folder
 
     if level not in ("both", "image", "object"):
         raise UserError(f"--level {level}: choose both, image or object")
     levels = ("image", "object") if level == "both" else (level,)
     if model is not None and features is None and is_features(model):
-        model, features = None, Path(model)
+        features, model = Path(model), None
     if (model is None) == (features is None):
         raise UserError("give either MODEL (a run, an embedder, a backbone) or --features")
     if out is not None:
-        fresh_folder(out, "an evaluation", mark=run.SCORES, force=True)
+        check_folder(out, "an evaluation", mark=run.SCORES, force=True)
     if model is not None and data is None:
-        data = Path(model) / "images.parquet"
+        data = Path(str(model)) / "images.parquet"
         if not data.is_file():
             raise UserError("--data is missing: the images to evaluate on")
     images = load_images(data, columns=parse_columns(columns)) if data is not None else None
     for line in images.notes if images is not None else ():
         note(line)
-    if model is not None and images is not None:
+    if features is None:
         from resight.models.open import open_embedder
 
+        assert model is not None and images is not None
         embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
         options = EmbedOptions(None, flip, parse_scales(scales), workers, strict)
         with progress_bar("embedding", len(images)) as advance:
             measured = run.measure_model(embedder, images, options, progress=advance, tell=note)
         report_skipped(measured.origin["skipped"])
     else:
-        assert features is not None
         measured = run.measure_features(features, images)
     scores = run.score(measured, levels, cross_camera)  # type: ignore[arg-type]
     page = None

@@ -23,11 +23,11 @@ def index(
     ] = False,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
-    flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace the gallery in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the gallery in --out.")] = False,
 ) -> None:
     """Make a gallery that can be searched: of images, or of one centroid an object.
 
@@ -47,7 +47,7 @@ def index(
     from resight.features.compute import EmbedOptions
     from resight.features.store import Features, is_features
     from resight.features.write import embed_images
-    from resight.files import fresh_folder
+    from resight.files import check_folder
     from resight.models.embedder import Embedder
     from resight.models.open import open_embedder
     from resight.search.gallery import RECORD, Gallery
@@ -58,7 +58,7 @@ def index(
     if level not in ("image", "object"):
         raise UserError(f"--level {level}: choose image or object")
     if not force:
-        fresh_folder(out, "a gallery", mark=RECORD)
+        check_folder(out, "a gallery", mark=RECORD)
     if is_features(model):
         if images is not None:
             raise UserError(f"{model}: features bring their own images; leave IMAGES out")

@@ -8,11 +8,12 @@ import sys
 import typer
 
 from resight import __version__
+from resight.cli import data, demo, embed, evaluate, index, search, train
 from resight.errors import UserError, explain_os_error
 
 # Typer carries its own copy of click or uses the installed one, by version; the base class of
 # what it exports is the right one in both.
-_ClickError = typer.BadParameter.__bases__[0].__bases__[0]
+_ClickError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 
 app = typer.Typer(
     name="resight",
@@ -40,22 +41,18 @@ def _root(
     pass
 
 
-def _add_verbs() -> None:
-    from resight.cli import data, demo, embed, evaluate, index, search, train
-
-    app.add_typer(data.app, name="data")
-    app.command("demo-data")(data.demo_data)
-    app.command("train")(train.train)
-    app.command("embed")(embed.embed)
-    app.command("index")(index.index)
-    app.command("search")(search.search)
-    app.command("evaluate")(evaluate.evaluate)
-    app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.command("demo-data")(data.demo_data)
+app.command("train")(train.train)
+app.command("embed")(embed.embed)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("evaluate")(evaluate.evaluate)
+app.command("demo")(demo.demo)
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit status 2."""
-    _add_verbs()
     try:
         status = app(standalone_mode=False)
     except typer.Exit as stop:
@@ -74,7 +71,8 @@ def main() -> None:
     except _ClickError as error:
         where = getattr(error, "ctx", None)
         ask = f" (see '{where.command_path} --help')" if where is not None else ""
-        status = _complain(" ".join(error.format_message().split()) + ask)  # type: ignore[attr-defined]
+        text = str(getattr(error, "format_message", error.__str__)())
+        status = _complain(" ".join(text.split()) + ask)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -24,7 +24,7 @@ def search(
     ] = 20,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
 ) -> None:
     """Search photos in a gallery: the most similar objects, best first.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,8 +36,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--show-settings", help="Print them and stop.")] = False,
 ) -> None:
     """Train an embedder on images with known objects.
@@ -66,7 +68,7 @@ def train(
             )
         from resight.train import start as starting
 
-        with progress_bar("training", None, "batches") as advance:
+        with _resumable(resume), progress_bar("training", None, "batches") as advance:
             outcome = starting.resume(resume, _options(workers, strict), _watcher(advance))
         report_run(outcome)
         return
@@ -93,12 +95,12 @@ def train(
         raise UserError("--out is missing: the folder for the run")
     image_set = load_images(images, columns=parse_columns(columns))
     from resight.cli.common import note
-    from resight.files import fresh_folder
+    from resight.files import check_folder
     from resight.train import start as starting
     from resight.train.rundir import RECORD
 
     if not force:
-        fresh_folder(out, "a training run", mark=RECORD)
+        check_folder(out, "a training run", mark=RECORD)
     for line in image_set.notes:
         note(line)
     if minutes is not None:
@@ -107,7 +109,7 @@ def train(
         count, rate = starting.epochs_for(settings, image_set, minutes, workers)
         settings = settings.model_copy(update={"epochs": count})
         note(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
-    with progress_bar("training", None, "batches") as advance:
+    with _resumable(out), progress_bar("training", None, "batches") as advance:
         outcome = starting.start(
             settings,
             image_set,
@@ -133,6 +135,19 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(numbers) not in (1, 2) or not all(8 <= number <= 4096 for number in numbers):
         raise UserError(f"--size {text}: not HEIGHTxWIDTH or one number, from 8 to 4096 pixels")
     return numbers[0], numbers[-1]
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """After a signal, say how to go on."""
+    from resight.cli.common import note
+    from resight.train.loop import Stopped
+
+    try:
+        yield
+    except Stopped:
+        note(f"stopped; all is kept. Go on with: resight train --resume {folder}")
+        raise typer.Exit(130) from None
 
 
 def _options(workers: int | None, strict: bool) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # JPEG2000 and AVIF need a Pillow built with them, as the wheels are. JPEG stands for MPO too:
 # Pillow registers no MPO of its own, and asking for it fails with a KeyError.
@@ -58,13 +58,13 @@ def decode(
         return _decode(source, box, target, max_pixels)
     except BadImage as error:
         raise BadImage(name, error.reason) from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadImage(name, "no such file") from None
     except PermissionError:
         raise BadImage(name, "permission denied") from None
     except IsADirectoryError:
         raise BadImage(name, "a folder, not a file") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage(name, "not an image of a known format") from None
     except Image.DecompressionBombError:
         raise BadImage(name, f"more than {max_pixels:,} pixels") from None
@@ -83,12 +83,9 @@ def _decode(
 ) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(file, formats=FORMATS) as image:
-        full_width, full_height = image.size
-        if full_width * full_height > max_pixels:
-            raise BadImage("", f"{full_width} x {full_height} is more than {max_pixels:,} pixels")
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        if turned:
-            full_width, full_height = full_height, full_width
+        if image.width * image.height > max_pixels:
+            raise BadImage("", f"{image.width} x {image.height} is more than {max_pixels:,} pixels")
+        full_width, full_height = upright_size(image)
         if target is not None and image.format in ("JPEG", "MPO"):
             width = (min(box[2], full_width) - max(box[0], 0)) if box else full_width
             height = (min(box[3], full_height) - max(box[1], 0)) if box else full_height
@@ -110,6 +107,14 @@ def _decode(
     return picture.crop((left, top, right, bottom))
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that an opened, not yet loaded image will have once it is upright."""
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    if turned and image.format != "TIFF":  # Pillow gives a TIFF's upright size from the start
+        return image.height, image.width
+    return image.size
+
+
 def _request(size: tuple[int, int], shrink: float) -> tuple[int, int]:
     """The smallest size that `draft` may choose: a shrink by the power of two below."""
     power = 2 ** min(3, int(math.log2(shrink)))
@@ -117,14 +122,17 @@ def _request(size: tuple[int, int], shrink: float) -> tuple[int, int]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":  # 16 or 32 bits a pixel, one channel
-        values = np.asarray(image, dtype=np.float64)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         top = values.max(initial=0)
-        # 16-bit files use 0..65535 whatever their brightest pixel; small ones hold 8 bits or 0..1.
-        scale = 255 / 65535 if top > 255 else (255.0 if image.mode == "F" and top <= 1 else 1.0)
-        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+        # 16-bit files use 0..65535 whatever their brightest pixel. Those of 32 bits don't say
+        # what they hold: judged by the brightest, 16 bits, 8 bits or 0..1.
+        sixteen = image.mode.startswith("I;16") or top > 255
+        scale = 1 / 257 if sixteen else (255.0 if image.mode == "F" and top <= 1 else 1.0)
+        eight = np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
+        return Image.fromarray(eight).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

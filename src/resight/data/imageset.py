@@ -84,7 +84,7 @@ class ImageSet:
         for row, path in zip(columns.iter_rows(), self._paths, strict=True):
             try:
                 size = os.stat(path).st_size
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file can have
                 size = -1
             digest.update(repr((path.name, row[1:], size)).encode(errors="surrogatepass"))
         return digest.hexdigest()
@@ -102,7 +102,11 @@ class ImageSet:
 
 
 def normalise(table: pl.DataFrame) -> pl.DataFrame:
-    """Give a table the columns and types of `SCHEMA`; absent columns are null, "" is null."""
+    """Give a table the columns and types of `SCHEMA`; absent columns are null, "" is null.
+
+    Whole floats become whole numbers (pandas turns integers with gaps into floats: the object
+    7.0 is the object 7).
+    """
     columns = []
     for name, kind in SCHEMA.items():
         if name not in table.columns:
@@ -110,23 +114,43 @@ def normalise(table: pl.DataFrame) -> pl.DataFrame:
         elif name == "box":
             columns.append(pl.col(name).cast(kind))
         else:
-            text = pl.col(name).cast(pl.String).str.strip_chars()
+            text = _as_text(table[name])
             if name in _SYNONYMS:
-                lower = text.str.to_lowercase()
+                lower = text.str.strip_chars().str.to_lowercase()
                 text = lower.replace_strict(_SYNONYMS[name], default=text)
             columns.append(pl.when(text != "").then(text).alias(name))
     own = [name for name in table.columns if name not in SCHEMA]
     return table.select(*columns, *own)
 
 
-def check(table: pl.DataFrame, where: str, first_line: int = 1) -> None:
-    """Check a normalised table; `first_line` is the line number of its first row in `where`.
+def _as_text(values: pl.Series) -> pl.Expr:
+    column = pl.col(values.name)
+    if values.dtype.is_float():
+        column = column.fill_nan(None)
+        if ((values % 1 == 0) | values.is_nan()).all():
+            column = column.cast(pl.Int64)
+    return column.cast(pl.String)
 
-    Raises UserError that lists every error (at most 20 in full), each with file and line.
+
+def check(
+    table: pl.DataFrame,
+    where: str,
+    lines: pl.Series | None = None,
+    errors: Sequence[tuple[int, str]] = (),
+) -> None:
+    """Check a normalised table, whose rows stand in these `lines` of `where` (default: 1, 2, ...).
+
+    Raises UserError that lists every error (at most 20 in full), each with file and line:
+    `errors`, found before as (line, message), and those found here.
     """
     if table.height == 0:
         raise UserError(f"{where}: no images; at least one row is needed")
-    lines = table.with_row_index("_row", first_line)
+    numbers = range(1, table.height + 1) if lines is None else lines
+    table = table.select(SCHEMA).with_columns(pl.Series("_row", numbers))
+    raise_all([*errors, *_faults(table)], where)
+
+
+def _faults(lines: pl.DataFrame) -> list[tuple[int, str]]:
     errors: list[tuple[int, str]] = []
     for row in lines.filter(pl.col("path").is_null())["_row"]:
         errors.append((row, "no path"))
@@ -137,7 +161,7 @@ def check(table: pl.DataFrame, where: str, first_line: int = 1) -> None:
     box = pl.col("box")
     wrong = (
         (box.list.len() != 4)
-        | box.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any()
+        | box.list.eval(pl.element().is_null() | ~pl.element().is_finite()).list.any()
         | (box.list.get(0, null_on_oob=True) >= box.list.get(2, null_on_oob=True))
         | (box.list.get(1, null_on_oob=True) >= box.list.get(3, null_on_oob=True))
     )
@@ -149,7 +173,7 @@ def check(table: pl.DataFrame, where: str, first_line: int = 1) -> None:
         first = seen.setdefault((path, str(value)), row)
         if first != row:
             errors.append((row, f"{path!r} stands already in line {first}"))
-    raise_all(errors, where)
+    return errors
 
 
 def raise_all(errors: list[tuple[int, str]], where: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resight.data.decode import FORMATS, BadImage, decode
+from resight.data.decode import FORMATS, BadImage, decode, upright_size
 from resight.data.duplicates import perceptual_hash
 from resight.data.imageset import ImageSet
 
@@ -291,8 +291,7 @@ def _header(data: bytes, path: Path, file: _File) -> int:
             # A PNG without EXIF in its head would be decoded here only to look for it at its end.
             look = file.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(0x0112, 1) if look else 1
-            turned = orientation in (5, 6, 7, 8)
-            file.size = (image.height, image.width) if turned else image.size
+            file.size = upright_size(image) if look else image.size
             raw = image.tile[0].args if image.tile else ""
             raw = raw[0] if isinstance(raw, tuple) and raw else raw
             deep = image.mode[0] in "IF" or (isinstance(raw, str) and ";16" in raw)

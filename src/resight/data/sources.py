@@ -100,10 +100,10 @@ def _from_folder(folder: Path, columns: Mapping[str, str] | None, unlabelled: bo
                 return _from_file(folder / name, columns)
         for layout in layouts.LAYOUTS:
             if layout.recognise(folder):
-                table, notes = layout.read(folder)
-                table = normalise(table)
-                check(table, str(folder))
-                return ImageSet(table, folder, str(folder), notes)
+                rows, remarks = layout.read(folder)
+                rows = normalise(rows)
+                check(rows, str(folder))
+                return ImageSet(rows, folder, str(folder), remarks)
     found, skipped = _walk(folder)
     if not found:
         raise UserError(
@@ -199,7 +199,8 @@ def _read_table(path: Path) -> pl.DataFrame:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: can't be read as {ending[1:]}: {first}") from None
     raise UserError(
-        f"{path}: a file of this kind holds no image set; give a folder, or a .csv, .tsv or .parquet"
+        f"{path}: a file of this kind holds no image set; "
+        "give a folder, or a .csv, .tsv or .parquet file"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -17,6 +17,18 @@ _FILTERS = {
 }
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=8, le=4096)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the smaller number comes first")
+    return pair
+
+
+Share = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
+Ratio = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 
 class Preprocess(BaseModel):
@@ -33,8 +45,8 @@ class Preprocess(BaseModel):
     resize: Literal["stretch", "crop", "fit"] = "stretch"
     crop_margin: Annotated[float, Field(ge=1, le=2)] = 256 / 224
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
     @property
     def decode_target(self) -> tuple[int, int]:
@@ -67,9 +79,10 @@ class Preprocess(BaseModel):
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) to float32, scaled to 0..1, minus mean, over standard deviation."""
-        return F.normalize(
+        normal: torch.Tensor = F.normalize(
             F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std)
         )
+        return normal
 
 
 class Augment(BaseModel):
@@ -85,10 +98,10 @@ class Augment(BaseModel):
     crop: Literal["pad-crop", "resized-crop"] = "pad-crop"
     flip: Fraction = 0.5
     pad: Annotated[int, Field(ge=0, le=512)] = 10
-    scale: tuple[Fraction, Fraction] = (0.2, 1.0)
+    scale: Share = (0.2, 1.0)
     erase: Fraction = 0.5
-    erase_area: tuple[Fraction, Fraction] = (0.02, 0.4)
-    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    erase_area: Share = (0.02, 0.4)
+    erase_ratio: Ratio = (0.3, 3.3)
     jitter: Fraction = 0.0
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
 
@@ -127,4 +140,5 @@ class Augment(BaseModel):
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """uint8 (3, H, W)."""
-    return F.pil_to_tensor(image)
+    pixels: torch.Tensor = F.pil_to_tensor(image)
+    return pixels

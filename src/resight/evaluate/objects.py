@@ -47,6 +47,16 @@ def object_gallery(matches: Matches) -> ObjectGallery:
     return ObjectGallery(column[code], first[by_first])
 
 
+def object_sums(
+    features: Rows, matches: Matches, protocol: Protocol
+) -> tuple[ObjectGallery, CentroidSums]:
+    """The objects of the gallery and their sums, per camera where the protocol needs it."""
+    objects = object_gallery(matches)
+    gallery = Picked(features, matches.gallery)
+    cameras = matches.camera[matches.gallery] if protocol.cross_camera else None
+    return objects, CentroidSums.of(gallery, objects.code, cameras, len(objects.first))
+
+
 def object_ranks(
     features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int
 ) -> Ranks:
@@ -55,10 +65,7 @@ def object_ranks(
     features: (N, D), un-normalised, in the order of the table. `Ranks.index` is the object's column
     in `object_gallery`, `n_gallery` the number of objects.
     """
-    objects = object_gallery(matches)
-    gallery = Picked(features, matches.gallery)
-    cameras = matches.camera[matches.gallery] if protocol.cross_camera else None
-    sums = CentroidSums.of(gallery, objects.code, cameras, len(objects.first))
+    objects, sums = object_sums(features, matches, protocol)
     positives = matches.positives
     own = objects.code[positives.indices[positives.indptr[:-1]]]  # any positive names the column
     queries = Picked(features, matches.queries)

@@ -23,6 +23,7 @@ from resight.files import write_json
 
 if TYPE_CHECKING:
     from resight.features.compute import EmbedOptions, Progress
+    from resight.features.store import Features
     from resight.models.embedder import Embedder
 
 SCORES = "scores.json"
@@ -57,7 +58,7 @@ def measure_model(
     if (images.table["split"] == "test").any():
         images = images.where(pl.col("split") == "test")
     features = embed_images(embedder, images, options=options, progress=progress)
-    origin = {"embedder": embedder.fingerprint(), "info": embedder.info}
+    origin: dict[str, Any] = {"embedder": embedder.fingerprint(), "info": embedder.info}
     origin |= {"flip": options.flip, "scales": list(options.scales)}
     origin |= {"skipped": features.info["skipped"]}
     return Measured(features, images, features.valid, origin)
@@ -93,6 +94,27 @@ def measure_features(path: Path, images: ImageSet | None) -> Measured:
         )
     valid = np.ones(len(array), bool)
     return Measured(array, images, valid, {"features": str(path.absolute())})
+
+
+def measure(
+    features: Features | NDArray[np.floating[Any]],
+    images: ImageSet | None = None,
+    *,
+    level: Level = "image",
+    cross_camera: bool | None = None,
+) -> Scores:
+    """Scores of features (N, D), in the order of the rows of `images` (default: their own).
+
+    The protocol is the one that the image set asks for (see `protocols.choose`).
+
+    Raises UserError: lengths differ, or no query has a match.
+    """
+    own = getattr(features, "images", None)
+    images = images if images is not None else own
+    if images is None:
+        raise UserError("measure: images are missing, the image set of the features' rows")
+    valid = getattr(features, "valid", None)
+    return evaluate(features, images, level=level, cross_camera=cross_camera, valid=valid)
 
 
 def score(measured: Measured, levels: tuple[Level, ...], cross_camera: bool | None) -> list[Scores]:

@@ -18,8 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from resight.data.imageset import ImageSet
-from resight.data.sources import load_images
+from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json
 
@@ -67,7 +66,12 @@ class Features:
             rows = np.arange(start, stop, step)
         rows = np.asarray(rows)
         if rows.dtype == np.bool_:
+            if rows.shape != (len(self),):
+                raise IndexError(f"a mask of shape {rows.shape} for {len(self)} rows")
             rows = np.flatnonzero(rows)
+        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        rows = rows % len(self)  # negative ones count from the end
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         shard_of = rows // per_shard
         for shard in np.unique(shard_of):
@@ -90,7 +94,7 @@ class Features:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         whole = self._range(0, len(self))
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        return np.array(whole, dtype=dtype, copy=copy)
 
     def rows(self, rows: Sequence[int] | pl.Series) -> Features:
         """The features of these rows, in memory."""
@@ -101,19 +105,25 @@ class Features:
     def load(cls, folder: str | Path) -> Features:
         """Open a features folder; the vectors stay on disk until they are asked for.
 
-        Raises UserError when it is none, is not finished, or a shard is damaged.
+        The photos need no longer be there. Raises UserError when the folder holds no features,
+        they are not finished, or a file is damaged.
         """
         folder = Path(folder)
-        info = read_json(folder / RECORD, "a features folder")
+        info = read_record(folder)
         if not info.get("complete"):
             raise UserError(f"{folder}: not finished; run the same 'resight embed' again")
-        images = load_images(folder / IMAGES)
+        images = _read_images(folder / IMAGES)
         shards, bad = [], []
         for number in range(info["shards"]):
             shards.append(open_shard(folder, number))
             bad += [entry["row"] for entry in read_skipped(folder, number)]
-        if sum(map(len, shards)) != len(images):
-            raise UserError(f"{folder}: {sum(map(len, shards)):,} vectors, {len(images):,} images")
+        rows = [info["shard_rows"]] * (len(shards) - 1)
+        rows.append(len(images) - sum(rows))
+        for number, shard in enumerate(shards):
+            if shard.shape != (rows[number], info["dim"]):
+                raise UserError(
+                    f"{shard_path(folder, number)}: of another size; delete it and embed again"
+                )
         valid = np.ones(len(images), bool)
         valid[bad] = False
         return cls(images, tuple(shards), valid, info)
@@ -122,6 +132,23 @@ class Features:
 def is_features(path: str | Path) -> bool:
     """Whether `path` is a features folder."""
     return (Path(path) / RECORD).is_file()
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What made the features. Raises UserError when it is absent or damaged."""
+    record = read_json(folder / RECORD, "a features folder")
+    if not isinstance(record, dict) or not {"key", "shards", "shard_rows", "dim"} <= record.keys():
+        raise UserError(f"{folder / RECORD}: damaged; make the features anew (--force)")
+    return record
+
+
+def _read_images(path: Path) -> ImageSet:
+    """The image set that `embed_images` wrote."""
+    try:
+        return ImageSet(normalise(pl.read_parquet(path)), path.parent, str(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"{path}: damaged ({reason}); make the features anew (--force)") from None
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,12 @@ from resight.features.store import (
     IMAGES,
     RECORD,
     Features,
+    read_record,
     read_skipped,
     shard_path,
 )
-from resight.files import atomic_open, fresh_folder, read_json, write_json
-from resight.models.embedder import Embedder
+from resight.files import atomic_open, fresh_folder, write_json
+from resight.models.embedder import CONFIG, Embedder
 
 SHARD_BYTES = 32 * 2**20
 SHARD_ROWS = 4096
@@ -28,7 +30,7 @@ SHARD_ROWS = 4096
 def embed_images(
     embedder: Embedder,
     images: ImageSet,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     dtype: Literal["float32", "float16"] = "float32",
     options: EmbedOptions | None = None,
@@ -46,9 +48,10 @@ def embed_images(
     options = options or EmbedOptions()
     if out is None:
         vectors, bad = embed_rows(embedder, images, options=options, progress=progress)
-        valid = np.isfinite(vectors).all(axis=1)
+        valid = np.asarray(np.isfinite(vectors).all(axis=1))
         info = {"skipped": [{"path": error.path, "reason": error.reason} for error in bad]}
         return _usable(Features(images, (vectors.astype(dtype, copy=False),), valid, info))
+    out = Path(out)
     key: dict[str, Any] = {
         "embedder": embedder.fingerprint(),
         "images": images.fingerprint(),
@@ -74,7 +77,12 @@ def embed_images(
         progress(done, len(images))
     skipped = [entry for n in range(record["shards"]) for entry in read_skipped(out, n)]
     write_json(out / RECORD, record | {"complete": True, "skipped": skipped})
-    return _usable(Features.load(out))
+    features = Features.load(out)
+    try:
+        return _usable(features)
+    except UserError:
+        shutil.rmtree(out)  # not one vector in it
+        raise
 
 
 def _begin(
@@ -82,39 +90,45 @@ def _begin(
 ) -> dict[str, Any]:
     """The record of a new folder, or that of an interrupted call with the same key."""
     if (out / RECORD).is_file() and not force:
-        record: dict[str, Any] = read_json(out / RECORD, "a features folder")
+        record = read_record(out)
         other = [name for name in key if record["key"].get(name) != key[name]]
         if other:
             raise UserError(
                 f"{out}: holds features made with other {', '.join(other)}; "
                 "give another --out, or --force to replace them"
             )
-        return record
-    fresh_folder(out, "features", mark=RECORD, force=force)
-    rows = max(64, min(SHARD_ROWS, SHARD_BYTES // (embedder.dim * np.dtype(key["dtype"]).itemsize)))
-    record = {
-        "format": 1,
-        "complete": False,
-        "rows": len(images),
-        "dim": embedder.dim,
-        "normalized": False,
-        "shard_rows": rows,
-        "shards": -(-len(images) // rows),
-        "key": key,
-        "source": images.source,
-    }
-    images.write(out / IMAGES)
-    embedder.save(out / EMBEDDER)
-    write_json(out / RECORD, record)
+    else:
+        fresh_folder(out, "features", mark=RECORD, force=force)
+        row_bytes = embedder.dim * np.dtype(key["dtype"]).itemsize
+        rows = max(64, min(SHARD_ROWS, SHARD_BYTES // row_bytes))
+        record = {
+            "format": 1,
+            "complete": False,
+            "rows": len(images),
+            "dim": embedder.dim,
+            "normalized": False,
+            "shard_rows": rows,
+            "shards": -(-len(images) // rows),
+            "key": key,
+            "source": images.source,
+        }
+        write_json(out / RECORD, record)  # first: a call killed from here on can be resumed
+    if not (out / IMAGES).is_file():
+        images.write(out / IMAGES)
+    if not (out / EMBEDDER / CONFIG).is_file():
+        embedder.save(out / EMBEDDER)
     return record
 
 
 def _write_shard(out: Path, number: int, block: Block, dtype: str) -> None:
+    skipped = shard_path(out, number).with_suffix(".json")
     if block.bad:
         entries = [
             {"row": row, "path": error.path, "reason": error.reason} for row, error in block.bad
         ]
-        write_json(shard_path(out, number).with_suffix(".json"), entries)
+        write_json(skipped, entries)
+    else:
+        skipped.unlink(missing_ok=True)  # of an earlier try, when images could not be read
     with atomic_open(shard_path(out, number)) as file:  # last: it says that the shard is done
         np.save(file, block.vectors.astype(dtype), allow_pickle=False)
 

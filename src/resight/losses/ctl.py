@@ -40,7 +40,7 @@ class CentroidTripletLoss(nn.Module):
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """features (N, D) float, not normalised; labels (N,) int -> scalar."""
-        ids, member, counts = labels.unique(return_inverse=True, return_counts=True)
+        ids, member, counts = torch.unique(labels, return_inverse=True, return_counts=True)
         if len(ids) < 2:
             return features.sum() * 0
         sums = features.new_zeros(len(ids), features.shape[1]).index_add(0, member, features)

@@ -25,6 +25,20 @@ def check_backbone(name: str) -> None:
     raise UserError(f"--backbone {name}: no such backbone in timm{hint}")
 
 
+def published(name: str, key: str) -> Any:
+    """What timm's published weights of a backbone expect ("mean", "std", ...), None if unknown.
+
+    Raises UserError when there is no such backbone.
+    """
+    import timm
+
+    check_backbone(name)
+    try:
+        return timm.get_pretrained_cfg_value(name, key)
+    except RuntimeError:  # no published weights, or not under this name
+        return None
+
+
 def create_backbone(
     name: str, size: tuple[int, int], last_stride: Literal[1, 2]
 ) -> tuple[nn.Module, Literal[1, 2]]:
@@ -42,14 +56,17 @@ def create_backbone(
     options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
     # Plain names stay as they are; "resnet50.a1_in1k" names weights too, which come separately.
     architecture = name.split(".")[0]
+    fixed = bool(published(name, "fixed_input_size"))
     try:
         if name == IBN_A:
             model = to_ibn_a(timm.create_model("resnet50", **options))
-        elif timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        elif fixed:
             model = timm.create_model(architecture, img_size=size, **options)
         else:
             model = timm.create_model(architecture, **options)
-        if last_stride == 1 and not _remove_last_stride(model, size):
+        # Small images hide a stride: the map is a single cell with it and without.
+        probe = size if fixed else (max(size[0], 64), max(size[1], 64))
+        if last_stride == 1 and not _remove_last_stride(model, probe):
             last_stride = 2
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, *size))
@@ -68,13 +85,14 @@ def has_map(model: nn.Module, size: tuple[int, int]) -> bool:
         return False
     with torch.no_grad():
         out = model.eval().forward_features(torch.zeros(1, 3, *size))  # type: ignore[operator]
-    return out.ndim == 4 and out.shape[1] == model.num_features
+    return bool(out.ndim == 4 and out.shape[1] == model.num_features)
 
 
 def _remove_last_stride(model: nn.Module, size: tuple[int, int]) -> bool:
     """Set the stride of the last stage's convolutions and pools from 2 to 1, where that works.
 
-    Which they are is seen in a forward pass: those with stride 2 whose output is the smallest.
+    Which they are is seen in a forward pass at `size`: those with stride 2 whose output is the
+    smallest.
     """
     halving: list[tuple[int, nn.Module]] = []
 
@@ -85,7 +103,7 @@ def _remove_last_stride(model: nn.Module, size: tuple[int, int]) -> bool:
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
     hooks = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, kinds)]
-    probe = torch.zeros(1, 3, max(size[0], 64), max(size[1], 64))
+    probe = torch.zeros(1, 3, *size)
     model.eval()
     with torch.no_grad():
         before = model.forward_features(probe)  # type: ignore[operator]

@@ -11,19 +11,20 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from resight.data.decode import decode
+from resight.data.decode import _to_rgb, decode
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
 from resight.models.heads import BNNeck
 from resight.models.pooling import AveragePool, GeM
+from resight.settings import build
 
 CONFIG, WEIGHTS, CARD = "embedder.json", "model.safetensors", "README.md"
 
@@ -62,18 +63,19 @@ class Embedder(nn.Module):
         elif pooling != "model" and not mapped:
             raise UserError(f"backbone {config.backbone} gives no map to pool; use pooling 'model'")
         self.config = config.model_copy(update={"pooling": pooling, "last_stride": stride})
-        self.pool = {
-            "average": AveragePool,
-            "gem": lambda: GeM(config.gem_p),
-            "model": nn.Identity,
-        }[pooling]()
-        features: int = self.backbone.num_features  # type: ignore[assignment]
+        self.pool: nn.Module = nn.Identity()
+        if pooling == "average":
+            self.pool = AveragePool()
+        elif pooling == "gem":
+            self.pool = GeM(config.gem_p)
+        with torch.no_grad():  # a model's own head may widen its features: see what comes out
+            features = self._pooled(torch.zeros(1, 3, *size)).shape[1]
         self.dim = config.projection or features
         self.projection = nn.Linear(features, self.dim) if config.projection else nn.Identity()
         self.neck = BNNeck(self.dim) if config.bn_neck else nn.Identity()
         self.info: dict[str, Any] = {}
         if mapped:  # convolutions run up to twice as fast with the channels last
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -87,14 +89,19 @@ class Embedder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) -> f (B, D), embedding (B, D)."""
+        f = self.projection(self._pooled(images))
+        return f, self.neck(f)
+
+    def _pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> the backbone's pooled feature (B, C)."""
+        pooled: torch.Tensor
         if self.config.pooling == "model":
             tokens = self.backbone.forward_features(images)  # type: ignore[operator]
-            f = self.backbone.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+            pooled = self.backbone.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
         else:
             images = images.contiguous(memory_format=torch.channels_last)
-            f = self.pool(self.backbone.forward_features(images))  # type: ignore[operator]
-        f = self.projection(f)
-        return f, self.neck(f)
+            pooled = self.pool(self.backbone.forward_features(images))  # type: ignore[operator]
+        return pooled
 
     @torch.inference_mode()
     def embed_tensor(
@@ -104,13 +111,20 @@ class Embedder(nn.Module):
 
         `flip` averages the embedding with that of the mirrored image. With several `scales` the
         embeddings are brought to unit length and summed (papers' multi-scale feature).
+
+        Raises UserError when the backbone does not take images of another scale.
         """
         self.eval()
         images = images.to(self.device, non_blocking=True)
         total = torch.zeros(len(images), self.dim, device=self.device)
         for scale in scales:
             resized = images if scale == 1 else _rescale(images, scale)
-            one = self(resized)[1].float()
+            try:
+                one = self(resized)[1].float()
+            except AssertionError as error:  # so timm's transformers refuse a size
+                raise UserError(
+                    f"backbone {self.config.backbone} can't take images at scale {scale:g}: {error}"
+                ) from None
             if flip:
                 one = (one + self(resized.flip(-1))[1].float()) / 2
             total += nn.functional.normalize(one, dim=1) if len(scales) > 1 else one
@@ -144,9 +158,11 @@ class Embedder(nn.Module):
         return vectors
 
     def _prepare(self, image: str | Path | bytes | Image.Image) -> torch.Tensor:
-        if not isinstance(image, Image.Image):
+        if isinstance(image, Image.Image):
+            image = _to_rgb(ImageOps.exif_transpose(image))  # as `decode` does
+        else:
             image = decode(image, target=self.preprocess.decode_target)
-        return self.preprocess(image.convert("RGB"))
+        return self.preprocess(image)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the configuration and all weights."""
@@ -156,8 +172,9 @@ class Embedder(nn.Module):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, folder: Path, info: dict[str, Any] | None = None) -> Path:
+    def save(self, folder: str | Path, info: dict[str, Any] | None = None) -> Path:
         """Write weights, configuration and card. `info`: how it was trained, its scores."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         info = self.info if info is None else info
         state = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
@@ -179,17 +196,21 @@ class Embedder(nn.Module):
         folder = Path(folder)
         if not (folder / CONFIG).is_file() and (folder / "embedder" / CONFIG).is_file():
             folder = folder / "embedder"  # a run, a features folder or a gallery
+        if folder.is_file():
+            raise UserError(f"{folder}: a file; an embedder is a folder with {CONFIG}")
         content = read_json(folder / CONFIG, "an embedder")
+        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+            raise UserError(f"{folder / CONFIG}: not an embedder's configuration")
+        model = cls(build(EmbedderConfig, content["config"], str(folder / CONFIG)))
         try:
-            model = cls(EmbedderConfig.model_validate(content["config"]))
             model.load_state_dict(load_file(folder / WEIGHTS))
-        except (KeyError, TypeError, ValidationError) as error:
+        except FileNotFoundError:
             raise UserError(
-                f"{folder / CONFIG}: not an embedder's configuration ({error})"
+                f"{folder / WEIGHTS}: not found; the weights of an embedder were expected here"
             ) from None
         except (SafetensorError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({first})") from None
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({reason})") from None
         model.info = content.get("info", {})
         return model.to(pick_device(device)).eval()
 

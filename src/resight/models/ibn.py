@@ -15,12 +15,12 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.half = channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = nn.BatchNorm2d(channels - self.half)
+        self.instance = channels // 2
+        self.IN = nn.InstanceNorm2d(self.instance, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.instance)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        instance, batch = x[:, : self.half], x[:, self.half :]
+        instance, batch = x[:, : self.instance], x[:, self.instance :]
         return torch.cat([self.IN(instance.contiguous()), self.BN(batch.contiguous())], dim=1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
-from resight.models.backbones import check_backbone
+from resight.models.backbones import check_backbone, published
 from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
 from resight.models.weights import load_backbone_weights
 
@@ -42,7 +42,7 @@ def open_embedder(
     if folder is not None:
         if weights is not None or size is not None or pooling is not None:
             raise UserError(
-                f"{model} is a saved embedder: --weights, --size and --pooling go with a backbone's name"
+                f"{model} is a saved embedder: --weights and --size go with a backbone's name"
             )
         return Embedder.load(folder, device)
     path = Path(model)
@@ -74,14 +74,13 @@ def bare_config(backbone: str, size: tuple[int, int], pooling: str = "auto") -> 
         last_stride=2,
         pooling=pooling,  # type: ignore[arg-type]
         bn_neck=False,
-        preprocess=Preprocess(size=size, **normalisation(backbone)),
+        preprocess=preprocess_for(backbone, size),
     )
 
 
-def normalisation(backbone: str) -> dict[str, tuple[float, float, float]]:
-    """The mean and standard deviation that a backbone's published weights expect."""
-    import timm
-
-    mean = timm.get_pretrained_cfg_value(backbone, "mean")
-    std = timm.get_pretrained_cfg_value(backbone, "std")
-    return {"mean": tuple(mean), "std": tuple(std)} if mean and std else {}
+def preprocess_for(backbone: str, size: tuple[int, int]) -> Preprocess:
+    """Stretching to `size`, with the mean and deviation that the backbone's weights expect."""
+    mean, std = published(backbone, "mean"), published(backbone, "std")
+    if not (mean and std):
+        return Preprocess(size=size)
+    return Preprocess(size=size, mean=tuple(mean), std=tuple(std))

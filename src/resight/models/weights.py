@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -82,8 +81,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else "empty"
+    except OSError:
+        raise
+    except pickle.UnpicklingError:  # torch's own text advises to unpickle it all the same
+        raise UserError(
+            f"--weights {path}: holds no tensors alone, and nothing else is unpickled, for safety; "
+            "save the model's state_dict, best as .safetensors"
+        ) from None
+    except Exception as error:  # readers raise nearly anything on broken files
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(f"--weights {path}: can't be read as weights: {reason}") from None
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def ask(
     rows = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if not len(rows):
         raise UserError(f"none of the {len(images)} queries can be read (the first: {bad[0]})")
-    paths = [str(images.full_paths()[row].absolute()) for row in rows]
+    paths = [os.path.abspath(images.full_paths()[row]) for row in rows]
     found = gallery.search_vectors(vectors[rows], k, exclude=paths)
     table = images.table
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +90,7 @@ class Gallery:
                 f"{self.vectors.shape[1]}: they are of another embedder"
             )
         table = images.images.table[rows]
-        paths = [str(images.images.full_paths()[row].absolute()) for row in rows]
+        paths = [os.path.abspath(images.images.full_paths()[row]) for row in rows]
         new = table.select("object", "box").with_columns(
             pl.Series("path", paths, dtype=pl.String), pl.lit(1, pl.Int64).alias("images")
         )
@@ -112,7 +113,7 @@ class Gallery:
         )
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
-        # float64: the sum must not depend on whether images came at once or one by one.
+        # float64, so that a sum over thousands of images is as exact as one over two.
         sums = np.add.reduceat(self.vectors[order].astype(np.float64), starts, axis=0)
         counts = np.add.reduceat(self.items["images"].to_numpy()[order], starts)
         self.items = self.items[order[starts]].with_columns(pl.Series("images", counts))
@@ -124,7 +125,7 @@ class Gallery:
         One list of hits a photo, best first. Raises BadImage for a photo that can't be read,
         UserError when the gallery is empty.
         """
-        return self.search_vectors(self._need_embedder().embed(photos), k)  # type: ignore[arg-type]
+        return self.search_vectors(self._need_embedder().embed(photos), k)
 
     def search_vectors(
         self,
@@ -136,7 +137,9 @@ class Gallery:
         """The k best objects for each query vector (Q, D), of any length.
 
         At image level an object is represented by its most similar image. `exclude`: for each
-        query the path of an image that is no answer (the query itself).
+        query the path of an image that is no answer (the query itself), absolute, without "..".
+
+        Raises UserError: an empty gallery, k < 1, queries of another length or not finite.
         """
         if not len(self):
             raise UserError("the gallery is empty; add images first")
@@ -147,6 +150,9 @@ class Gallery:
                 f"the queries have {queries.shape[1]} dimensions, the gallery "
                 f"{self.vectors.shape[1]}: they are of different embedders"
             )
+        wrong = int((~np.isfinite(queries).all(axis=1)).sum())
+        if wrong:
+            raise UserError(f"{wrong} of the {len(queries)} queries are not finite numbers")
         index = self._built()
         queries = np.ascontiguousarray(queries, np.float32).copy()
         faiss.normalize_L2(queries)
@@ -180,7 +186,7 @@ class Gallery:
             if name is not None:
                 seen.add(name)
             corners = tuple(box) if box is not None else None
-            hits.append(Hit(len(hits) + 1, name, similarity, path, corners, images))  # type: ignore[arg-type]
+            hits.append(Hit(len(hits) + 1, name, similarity, path, corners, images))
             if len(hits) == k:
                 break
         return hits
@@ -203,10 +209,11 @@ class Gallery:
 
         Raises UserError when `folder` holds something else (or a gallery, unless `force`).
         """
-        folder = Path(folder)
-        if folder.exists():
-            fresh_folder(folder, "a gallery", mark=RECORD, force=force)
-        # Built beside and renamed: a folder of this name is always a whole gallery.
+        folder = Path(folder).absolute()
+        if not force:
+            fresh_folder(folder, "a gallery", mark=RECORD)
+        # Built beside and renamed: a folder of this name is always a whole gallery, and an older
+        # one stays until the new one is whole.
         building = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(building, ignore_errors=True)
         try:
@@ -220,6 +227,7 @@ class Gallery:
             record = {"format": 1, "level": self.level, "vectors": len(self)}
             record |= {"dim": int(self.vectors.shape[1]), "images": int(self.items["images"].sum())}
             write_json(building / RECORD, record)
+            fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
                 folder.rmdir()
             building.rename(folder)
@@ -234,13 +242,21 @@ class Gallery:
         record = read_json(folder / RECORD, "a gallery (made by 'resight index')")
         has_embedder = (folder / EMBEDDER).is_dir()
         embedder = Embedder.load(folder / EMBEDDER, device) if has_embedder else None
-        gallery = cls(embedder, record["level"])
         try:
-            gallery.items = pl.read_parquet(folder / ITEMS)
+            gallery = cls(embedder, record["level"])
+            gallery.items = pl.read_parquet(folder / ITEMS).select(list(_ITEM_SCHEMA))
             gallery.vectors = np.load(folder / VECTORS, allow_pickle=False)
-        except (OSError, ValueError, EOFError, pl.exceptions.PolarsError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"{folder}: damaged gallery ({first}); index again") from None
-        if len(gallery.vectors) != gallery.items.height:
-            raise UserError(f"{folder}: damaged gallery (counts differ); index again")
+            expected = (record["vectors"], record["dim"])
+        except (
+            KeyError,
+            TypeError,
+            OSError,
+            ValueError,
+            EOFError,
+            pl.exceptions.PolarsError,
+        ) as error:
+            reason = " ".join(str(error).split())[:150] or type(error).__name__
+            raise UserError(f"{folder}: damaged gallery ({reason}); index again") from None
+        if gallery.vectors.shape != expected or gallery.items.height != expected[0]:
+            raise UserError(f"{folder}: damaged gallery (sizes differ); index again")
         return gallery

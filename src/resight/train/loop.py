@@ -256,7 +256,7 @@ class _Trainer:
             self.watcher.tell(f"epoch {place.epoch}/{self.story.epochs}: {shown}{mark}")
         if validation is None or score > place.best:
             place.best, place.best_epoch = score, place.epoch
-            info = {"epoch": place.epoch}
+            info: dict[str, Any] = {"epoch": place.epoch}
             if validation is not None:
                 info |= {"validation": scores}
             self.story.embedder.save(self.run.folder / "embedder", self.story.embedder.info | info)
@@ -336,7 +336,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: object) -> None:
         caught.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     try:
         previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}

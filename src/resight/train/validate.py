@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
+from resight.evaluate.protocols import Level
 from resight.evaluate.scores import evaluate
 from resight.features.compute import EmbedOptions, embed_rows
 from resight.models.embedder import Embedder
@@ -33,14 +35,15 @@ class Validation:
         options = EmbedOptions(batch_size=64, workers=self.workers)
         vectors, _ = embed_rows(embedder, self.images, options=options)
         embedder.train(training)
-        valid = np.isfinite(vectors).all(axis=1)
+        valid: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         if not valid.any():
             raise UserError(f"{self.images.source}: none of the validation images can be used")
         # The rows' split (train or val) would keep them out of an evaluation.
         unsplit = self.images.table.with_columns(pl.lit(None, pl.String()).alias("split"))
         images = replace(self.images, table=unsplit)
         scores = {}
-        for level, prefix in (("image", ""), ("object", "object_")):
+        levels: tuple[tuple[Level, str], ...] = (("image", ""), ("object", "object_"))
+        for level, prefix in levels:
             summary = evaluate(vectors, images, level=level, valid=valid).summary()
             scores[f"{prefix}mAP"] = float(summary["mAP"])
             scores[f"{prefix}R@1"] = float(summary["R@1"])

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from resight.data.loading import Draw
-from resight.data.transforms import Augment, Preprocess, Side
+from resight.data.transforms import Augment, Side
 from resight.losses.center import CenterLoss
 from resight.losses.ctl import CentroidTripletLoss, Variant
 from resight.losses.triplet import TripletLoss
 from resight.models.embedder import Embedder, EmbedderConfig
 from resight.models.heads import classifier
-from resight.models.open import normalisation
+from resight.models.open import preprocess_for
 from resight.sampling.balanced import balanced_batches
 from resight.train.schedule import warmup_steps
 
@@ -85,7 +85,7 @@ class CTLSettings(BaseModel):
             pooling=self.pooling,
             projection=self.projection,
             bn_neck=True,
-            preprocess=Preprocess(size=self.size, **normalisation(self.backbone)),
+            preprocess=preprocess_for(self.backbone, self.size),
         )
 
 
@@ -138,11 +138,12 @@ class CTLStory:
         self.settings, self.embedder, self.labels = settings, embedder, labels
         self.epochs, self.accumulate = settings.epochs, settings.accumulate
         self.augment = settings.augment
-        self.model = CTLModel(embedder, max(labels) + 1, settings)
-        centers = list(self.model.center.parameters())
+        model = CTLModel(embedder, max(labels) + 1, settings)
+        self.model: nn.Module = model
+        centers = list(model.center.parameters())
         others = [
             p
-            for name, p in self.model.named_parameters()
+            for name, p in model.named_parameters()
             if not name.startswith("center.") and p.requires_grad
         ]
         self.optimizers = [

@@ -1,0 +1,47 @@
+"""What all tests share: one thread, a tiny network, a tiny labelled image set."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: exact repetition, and no contention
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = "test_resnet"  # timm's own smallest ResNet, 0.4 million parameters
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 objects with 5 pictures each: a colour and a pattern, noise on top."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for number in range(12):
+        rng = np.random.default_rng([7, number])
+        base = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((12, 12, 1)))
+        (folder / f"object {number:02d}").mkdir()
+        for shot in range(5):
+            noisy = base + rng.normal(0, 40, base.shape)
+            picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+            picture.save(folder / f"object {number:02d}" / f"foto_ä{shot}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run on `shapes`."""
+    from resight.data.sources import load_images
+    from resight.train.loop import LoopOptions, Watcher
+    from resight.train.recipes.ctl import CTLSettings
+    from resight.train.start import start
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = CTLSettings(
+        backbone=TINY, weights="none", size=(32, 32), epochs=2, ids=4, images=3, lr=1e-3
+    )
+    start(settings, load_images(shapes), out, LoopOptions(workers=0), Watcher())
+    return out
