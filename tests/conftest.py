@@ -45,3 +45,19 @@ def run_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     start(settings, load_images(shapes), out, LoopOptions(workers=0), Watcher())
     return out
+
+
+@pytest.fixture(scope="session")
+def embedder():
+    """A tiny embedder at 32 x 32 with a neck that does something. Copy it before changing it."""
+    import torch
+
+    from resight.data.transforms import Preprocess
+    from resight.models.embedder import Embedder, EmbedderConfig
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = Embedder(EmbedderConfig(backbone=TINY, preprocess=Preprocess(size=(32, 32))))
+        model.neck.running_mean.normal_()
+        model.neck.running_var.uniform_(0.5, 2)
+    return model.eval()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import polars as pl
 import pytest
 import typer
 from PIL import Image
+from tests.pictures import claim, picture
 from typer.testing import CliRunner
 
 from resight.cli.data_check import check as check_command
@@ -22,22 +21,6 @@ from resight.data.doctor import Finding, Report, examine, write_sheet
 from resight.data.imageset import ImageSet, normalise
 from resight.data.inspect import inspect
 from resight.errors import UserError
-
-
-def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
-    """A colourful picture that no other seed gives."""
-    values = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
-
-
-def claim(width: int, height: int) -> bytes:
-    """The start of a PNG that claims to be of this size."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + bytes(8)
-    chunks = [
-        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, data)
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def image_set(root: Path, rows: Sequence[dict[str, Any]]) -> ImageSet:

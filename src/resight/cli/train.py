@@ -95,12 +95,9 @@ def train(
         raise UserError("--out is missing: the folder for the run")
     image_set = load_images(images, columns=parse_columns(columns))
     from resight.cli.common import note
-    from resight.files import check_folder
     from resight.train import start as starting
-    from resight.train.rundir import RECORD
 
-    if not force:
-        check_folder(out, "a training run", mark=RECORD)
+    starting.check_out(out, force)
     for line in image_set.notes:
         note(line)
     if minutes is not None:

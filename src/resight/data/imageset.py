@@ -116,7 +116,8 @@ def normalise(table: pl.DataFrame) -> pl.DataFrame:
         else:
             text = _as_text(table[name])
             if name in _SYNONYMS:
-                lower = text.str.strip_chars().str.to_lowercase()
+                text = text.str.strip_chars()
+                lower = text.str.to_lowercase()
                 text = lower.replace_strict(_SYNONYMS[name], default=text)
             columns.append(pl.when(text != "").then(text).alias(name))
     own = [name for name in table.columns if name not in SCHEMA]
@@ -146,7 +147,7 @@ def check(
     if table.height == 0:
         raise UserError(f"{where}: no images; at least one row is needed")
     numbers = range(1, table.height + 1) if lines is None else lines
-    table = table.select(SCHEMA).with_columns(pl.Series("_row", numbers))
+    table = table.select(list(SCHEMA)).with_columns(pl.Series("_row", numbers))
     raise_all([*errors, *_faults(table)], where)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Mapping
@@ -10,29 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from resight.data import layouts
-from resight.data.imageset import SCHEMA, ImageSet, check, normalise, raise_all
+from resight.data.imageset import SCHEMA, ImageSet, check, normalise
 from resight.errors import UserError
 
-IMAGE_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".avif",
-        ".jp2",
-    ]
-)
+_ENDINGS = ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2"
+IMAGE_ENDINGS = frozenset(_ENDINGS.split())
 INDEX_NAMES = ("index.csv", "index.parquet", "images.csv", "images.parquet")
 _SPLIT_FOLDERS: dict[str, tuple[str, str | None]] = {
     "train": ("train", None),
@@ -76,7 +59,7 @@ def load_images(
       the file. Common other names (filename, label, pid, ...) are understood; `columns` maps
       ours to the file's, e.g. {"object": "sku"}.
 
-    `unlabelled` ignores what the folders would say about objects.
+    `unlabelled` ignores what a folder would say about objects, an index file in it included.
 
     Raises UserError: nothing there, no images in it, columns or values that are wrong (all are
     listed, each with file and line), or not one of the named images exists.
@@ -104,13 +87,14 @@ def _from_folder(folder: Path, columns: Mapping[str, str] | None, unlabelled: bo
                 rows = normalise(rows)
                 check(rows, str(folder))
                 return ImageSet(rows, folder, str(folder), remarks)
-    found, skipped = _walk(folder)
+    if columns:
+        raise UserError(f"{folder}: --columns needs a table, and no {INDEX_NAMES[0]} lies in here")
+    found, notes = _walk(folder)
     if not found:
         raise UserError(
             f"{folder}: no images in this folder or below it "
             f"(looked for {' '.join(sorted(IMAGE_ENDINGS))})"
         )
-    notes = [f"{skipped} files whose names are not valid UTF-8 were left out"] if skipped else []
     labels = [_labels(path, unlabelled) for path in found]
     table = normalise(
         pl.DataFrame(
@@ -123,25 +107,26 @@ def _from_folder(folder: Path, columns: Mapping[str, str] | None, unlabelled: bo
             schema={name: SCHEMA[name] for name in ("path", "object", "split", "role")},
         )
     )
-    if table["object"].null_count() == table.height:
+    loose = table["object"].null_count()
+    if loose == table.height and not unlabelled:
         notes.append("no labels: the images lie directly in the folder")
-    elif table["object"].null_count():
-        loose = table["object"].null_count()
+    elif loose and not unlabelled:
         notes.append(f"{loose} images lie outside the object folders; their object is unknown")
     return ImageSet(table, folder, str(folder), tuple(notes))
 
 
-def _walk(folder: Path) -> tuple[list[str], int]:
-    """Image paths below `folder`, relative, with '/', sorted; and how many names were unusable."""
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """Image paths below `folder`, relative, with '/', sorted; and notes on what was left out."""
     found: list[str] = []
+    closed: list[OSError] = []
     unusable = 0
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back up
+    above: dict[str, frozenset[str]] = {}  # the real folders that lead to each
+    for parent, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
+        real, way = os.path.realpath(parent), above.get(os.path.dirname(parent), frozenset())
+        if real in way:  # a link that leads back up
             folders.clear()
             continue
-        seen.add(real)
+        above[parent] = way | {real}
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         relative = Path(parent).relative_to(folder)
         for name in files:
@@ -154,7 +139,9 @@ def _walk(folder: Path) -> tuple[list[str], int]:
                 unusable += 1
                 continue
             found.append(path)
-    return sorted(found), unusable
+    notes = [f"{unusable} files whose names are not valid UTF-8 were left out"] * bool(unusable)
+    notes += [f"{error.filename}: can't be read and was left out" for error in closed]
+    return sorted(found), notes
 
 
 def _labels(path: str, unlabelled: bool) -> tuple[str | None, str | None, str | None]:
@@ -172,16 +159,46 @@ def _labels(path: str, unlabelled: bool) -> tuple[str | None, str | None, str | 
 
 def _from_file(path: Path, columns: Mapping[str, str] | None) -> ImageSet:
     table = _read_table(path)
+    text = path.suffix.lower() != ".parquet"
+    lines = _lines(table) if text else pl.Series(range(1, table.height + 1))
+    if text:  # an empty line is no row
+        full = ~table.select(pl.all_horizontal(pl.all().is_null())).to_series()
+        table, lines = table.filter(full), lines.filter(full)
     table, notes = _rename(table, columns or {}, path)
-    first_line = 1 if path.suffix.lower() == ".parquet" else 2  # a CSV has its header in line 1
-    table = _parse_boxes(table, path, first_line)
+    if text:
+        known = [name for name in SCHEMA if name in table.columns]
+        table = table.with_columns(pl.col(known).str.strip_chars())
+    table, errors = _parse_boxes(table, lines, notes)
+    _check_types(table, path)
     table = normalise(table)
-    check(table, str(path), first_line)
+    check(table, str(path), lines, errors)
     return ImageSet(table, path.parent, str(path), tuple(notes))
 
 
+def _lines(table: pl.DataFrame) -> pl.Series:
+    """The line that each row of a CSV file starts in: after the header, and quoted line ends."""
+    text = pl.concat_str(pl.all(), ignore_nulls=True).fill_null("")
+    breaks = text.str.count_matches("\n", literal=True).cum_sum().shift(1, fill_value=0)
+    return table.select(breaks + pl.int_range(2, pl.len() + 2)).to_series()
+
+
+def _check_types(table: pl.DataFrame, path: Path) -> None:
+    for name in SCHEMA:
+        kind = table.schema.get(name, pl.Null())
+        inner = getattr(kind, "inner", pl.Null())
+        if name == "box":
+            fits = not kind.is_nested() or isinstance(kind, pl.List | pl.Array)
+            fits &= inner.is_numeric() or inner == pl.Null
+            fits &= kind.is_nested() or kind in (pl.String, pl.Null)
+            need = "text like 'x1 y1 x2 y2', or lists of four numbers"
+        else:
+            fits, need = not kind.is_nested() and kind not in (pl.Object, pl.Binary), "text"
+        if not fits:
+            raise UserError(f"{path}: column {name!r} holds {kind}; it needs {need}")
+
+
 def _read_table(path: Path) -> pl.DataFrame:
-    ending = path.suffix.lower()
+    ending, separator = path.suffix.lower(), ","
     try:
         if ending == ".parquet":
             return pl.read_parquet(path)
@@ -197,6 +214,8 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except pl.exceptions.PolarsError as error:
         first = str(error).strip().splitlines()[0]
+        if ending != ".parquet":
+            first = _broken_line(path, separator) or first
         raise UserError(f"{path}: can't be read as {ending[1:]}: {first}") from None
     raise UserError(
         f"{path}: a file of this kind holds no image set; "
@@ -204,13 +223,35 @@ def _read_table(path: Path) -> pl.DataFrame:
     )
 
 
+def _broken_line(path: Path, separator: str) -> str:
+    """What is wrong in which line of a CSV file that polars refused; "" where nothing is seen."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        try:
+            width = len(next(rows))
+            for row in rows:
+                if len(row) > width:
+                    return f"line {rows.line_num} has {len(row)} values for {width} columns"
+        except UnicodeDecodeError as error:
+            return f"not UTF-8 text ({error.reason}); save it as UTF-8"
+        except csv.Error as error:
+            return f"line {rows.line_num}: {error}"
+    return ""
+
+
 def _rename(
     table: pl.DataFrame, columns: Mapping[str, str], path: Path
 ) -> tuple[pl.DataFrame, list[str]]:
     """Give the columns our names: as told, else as they are, else by their common aliases."""
-    table = table.rename({name: name.strip() for name in table.columns if name != name.strip()})
+    names = [name.strip() for name in table.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: two columns are called {twice[0]!r}")
+    table = table.rename(dict(zip(table.columns, names, strict=True)))
     have = ", ".join(table.columns)
     for ours, theirs in columns.items():
+        if list(columns.values()).count(theirs) > 1:
+            raise UserError(f"--columns: {theirs!r} can't be two columns at once")
         if ours not in SCHEMA:
             raise UserError(f"--columns {ours}=...: no such column; ours are {', '.join(SCHEMA)}")
         if theirs not in table.columns:
@@ -230,7 +271,7 @@ def _rename(
     ]
     # A column of the user's that stands in the way of a renamed one keeps its data.
     moved = {
-        name: f"{name}_original"
+        name: _free(f"{name}_original", table.columns)
         for name in table.columns
         if name in taken and taken[name] != name and name not in taken.values()
     }
@@ -238,25 +279,33 @@ def _rename(
     return table, notes
 
 
-def _parse_boxes(table: pl.DataFrame, path: Path, first_line: int) -> pl.DataFrame:
-    """Boxes from a text column ("x1 y1 x2 y2", commas and brackets allowed) or four columns."""
-    if "box" not in table.columns:
-        for corners in _CORNERS:
-            if all(name in table.columns for name in corners):
-                table = table.with_columns(pl.concat_str(corners, separator=" ").alias("box"))
-                break
-        else:
-            return table
-    if table["box"].dtype != pl.String:
-        return table
+def _free(name: str, taken: list[str]) -> str:
+    return _free(f"{name}_", taken) if name in taken else name
+
+
+def _parse_boxes(
+    table: pl.DataFrame, lines: pl.Series, notes: list[str]
+) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
+    """Boxes from a text column ("x1 y1 x2 y2", commas and brackets allowed) or four columns.
+
+    The errors are (line, message); `notes` gets a line when four columns are taken.
+    """
+    lower = {name.lower(): name for name in reversed(table.columns)}
+    for corners in _CORNERS:
+        if "box" not in table.columns and all(name in lower for name in corners):
+            four = [lower[name] for name in corners]
+            numbers = [pl.col(name).cast(pl.String).fill_null("") for name in four]
+            table = table.with_columns(pl.concat_str(numbers, separator=" ").alias("box"))
+            notes.append(f"columns {', '.join(four)} taken as 'box'")
     errors: list[tuple[int, str]] = []
+    if "box" not in table.columns or table["box"].dtype != pl.String:
+        return table, errors
     boxes: list[list[float] | None] = []
-    for line, text in enumerate(table["box"], first_line):
-        numbers = re.split(r"[\s,;]+", text.strip(" \t[]()")) if text and text.strip() else None
+    for line, text in zip(lines, table["box"], strict=True):
+        bare = (text or "").strip(" \t[]()")
         try:
-            boxes.append([float(number) for number in numbers] if numbers else None)
+            boxes.append([float(part) for part in re.split(r"[\s,;]+", bare)] if bare else None)
         except ValueError:
             boxes.append(None)
             errors.append((line, f"box {text!r} is not four numbers x1 y1 x2 y2"))
-    raise_all(errors, str(path))
-    return table.with_columns(pl.Series("box", boxes, dtype=SCHEMA["box"]))
+    return table.with_columns(pl.Series("box", boxes, dtype=SCHEMA["box"])), errors

@@ -65,12 +65,18 @@ def training_parts(images: ImageSet, *, val_share: float, seed: int) -> Parts:
     train = images.where((pl.col("split") == "train") & pl.col("object").is_not_null())
     val = images.where((pl.col("split") == "val") & pl.col("object").is_not_null())
     if not _can_rank(val):
-        chosen = pick_objects(train.objects(), val_share, seed, at_least=2)
-        if len(train.objects()) - len(chosen) < 2:
+        # An object with one image has no match: it can't validate, but it can train.
+        pairs = train.where(pl.len().over("object") > 1).objects()
+        chosen = pick_objects(pairs, val_share, seed, at_least=2)
+        if len(train.objects()) - len(chosen) < 2 or len(chosen) == len(pairs):
             chosen = set()
         held = pl.col("object").is_in(sorted(chosen))
         train, val = train.where(~held), train.where(held)
-        notes.append(f"{len(chosen)} training objects held out to choose the best checkpoint")
+        notes.append(
+            f"{len(chosen)} training objects held out to choose the best checkpoint"
+            if chosen
+            else "too few training objects to hold some out for validation"
+        )
     if len(train.objects()) < 2:
         raise UserError(
             f"{images.source}: {len(train.objects())} object(s) to train on; at least 2 are needed"

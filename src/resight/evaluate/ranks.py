@@ -41,8 +41,8 @@ Ties = Literal["by-id", "optimistic", "pessimistic"]
 BLOCK_BYTES = 512 * 2**20
 # A survivor is sorted as one integer: query in the tile, similarity (32 bits), column.
 _ROW_BITS, _COLUMN_BITS = 10, 22
-_BYTES_AN_ELEMENT = 64  # of a tile, when every element survives
-_STRIPE = 2**17  # elements of a tile counted at once, so that their lists stay in the cache
+_BYTES_AN_ELEMENT = 16  # of a tile: the product, and room for its next slice
+_PATCH = (64, 2048)  # of a tile, counted at once: small, so that its lists stay in the cache
 _PAIR_COST = 64  # a pair looked up alone costs about so many elements of a float64 product
 
 
@@ -199,7 +199,7 @@ class _Counter:
         self.thresholds = thresholds
         self.hidden = (positives, junk)
         self.above = np.zeros(len(thresholds.query), dtype=np.int64)
-        elements = max(1, min(budget // _BYTES_AN_ELEMENT, 2**21))
+        elements = max(1, min(budget // _BYTES_AN_ELEMENT, 2**23))
         self.tile_rows = max(1, min(2**_ROW_BITS, int(elements**0.5)))
         self.tile_columns = max(1, min(2**_COLUMN_BITS, elements // self.tile_rows))
         self._buffers = np.empty((2, self.tile_rows * self.tile_columns), dtype=np.float32)
@@ -228,24 +228,29 @@ class _Counter:
         self, left: NDArray[np.float32], first_row: int,
         right: NDArray[np.float32], first_column: int,
     ) -> None:  # fmt: skip
+        """Make one tile of the product and count it, patch by patch."""
         shape = (len(left), len(right))
         tile, spare = (b[: shape[0] * shape[1]].reshape(shape) for b in self._buffers)
         product(left, right, tile, spare)
         for lists in self.hidden:
             _hide(tile, lists, first_row, first_column)
-        step = max(1, _STRIPE // shape[1])
 
         def count(r: int) -> None:
-            self._count_stripe(
-                tile[r : r + step], left[r : r + step], first_row + r, right, first_column
-            )
+            rows = slice(r, r + _PATCH[0])
+            for c in range(0, shape[1], _PATCH[1]):
+                columns = slice(c, c + _PATCH[1])
+                self._count_patch(
+                    tile[rows, columns], left[rows], first_row + r,
+                    right[columns], first_column + c,
+                )  # fmt: skip
 
-        in_threads(count, range(0, shape[0], step))
+        in_threads(count, range(0, shape[0], _PATCH[0]))
 
-    def _count_stripe(
+    def _count_patch(
         self, tile: NDArray[np.float32], left: NDArray[np.float32], first_row: int,
         right: NDArray[np.float32], first_column: int,
     ) -> None:  # fmt: skip
+        """Add what one patch of the product holds; left, right: the unit rows it is made of."""
         keys, ends = _survivors(tile, self.floor[first_row : first_row + len(left)])
         if not len(keys):
             return

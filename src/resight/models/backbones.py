@@ -116,8 +116,10 @@ def _remove_last_stride(model: nn.Module, size: tuple[int, int]) -> bool:
             module.stride = 1 if isinstance(module.stride, int) else (1, 1)  # type: ignore[assignment]
         try:
             after = model.forward_features(probe)  # type: ignore[operator]
-            if before.ndim == 4 and after.shape[2] >= 2 * before.shape[2] - 1:
-                return True
+            if before.ndim == 4:
+                old, new = before.shape[2], after.shape[2]
+                if new > old and new >= 2 * old - 1:
+                    return True
         except RuntimeError:  # a shortcut that no longer fits its branch
             pass
     for module, stride in zip(last, strides, strict=True):

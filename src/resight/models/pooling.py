@@ -27,6 +27,7 @@ class GeM(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Powers of small numbers underflow in half precision.
+        # Powers underflow in half precision, and overflow in any for large p: so of x / max x.
         x = x.float().clamp(min=self.eps)
-        return x.pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
+        top = x.detach().amax(dim=(2, 3), keepdim=True)
+        return (x / top).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p) * top[..., 0, 0]

@@ -18,7 +18,14 @@ from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.features.store import Features
 from resight.features.write import embed_images
-from resight.files import atomic_open, atomic_path, fresh_folder, read_json, write_json
+from resight.files import (
+    atomic_open,
+    atomic_path,
+    check_folder,
+    fresh_folder,
+    read_json,
+    write_json,
+)
 from resight.models.embedder import Embedder
 
 if TYPE_CHECKING:
@@ -210,8 +217,7 @@ class Gallery:
         Raises UserError when `folder` holds something else (or a gallery, unless `force`).
         """
         folder = Path(folder).absolute()
-        if not force:
-            fresh_folder(folder, "a gallery", mark=RECORD)
+        check_folder(folder, "a gallery", mark=RECORD, force=force)
         # Built beside and renamed: a folder of this name is always a whole gallery, and an older
         # one stays until the new one is whole.
         building = folder.with_name(f".{folder.name}.part")

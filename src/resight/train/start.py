@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
 from resight.data.sources import load_images
 from resight.data.splits import Parts, training_parts
 from resight.errors import UserError
+from resight.files import check_folder
 from resight.models.embedder import Embedder, pick_device
 from resight.models.open import embedder_folder
 from resight.models.weights import load_backbone_weights
@@ -23,7 +25,7 @@ from resight.settings import build, read_yaml
 from resight.train.loop import LoopOptions, Position, Watcher, fit
 from resight.train.recipes import RECIPES
 from resight.train.recipes.ctl import CTLSettings, CTLStory
-from resight.train.rundir import IMAGES, SETTINGS, Run
+from resight.train.rundir import IMAGES, RECORD, SETTINGS, Run
 from resight.train.validate import Validation
 
 
@@ -49,9 +51,14 @@ def start(
 
     Raises UserError: data or settings that don't do, weights that can't be had, `out` in use.
     """
+    check_out(out, force)
+    watcher = _of_main(watcher)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     story = build_story(settings, parts, watcher.tell)
-    run = Run.create(out, settings, parts.images, force=force)
+    if PartialState().is_main_process:
+        Run.create(out, settings, parts.images, force=force)
+    PartialState().wait_for_everyone()
+    run = Run.open(out)
     return _fit(run, settings, story, parts, options, watcher, resume=False)
 
 
@@ -61,6 +68,7 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
     Raises UserError when it is no run, is finished, or its images are not what they were.
     """
     run = Run.open(folder)
+    watcher = _of_main(watcher)
     record = run.record
     if record["finished"]:
         raise UserError(f"{folder}: this run is finished; its embedder is {folder / 'embedder'}")
@@ -203,13 +211,29 @@ def _fit(
         watcher.tell("too few objects to hold any out: the last epoch's embedder is kept")
     options = replace(options, precision=_precision(settings.precision))
     position = fit(story, parts.train, validation, run, options, resume=resume, watcher=watcher)
+    if PartialState().is_main_process:
+        _finish(run, position, settings)
+    return Outcome(run, position, parts)
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Check that a run can be written to `out`, before any work; raises UserError."""
+    if PartialState().is_main_process:
+        check_folder(out, "a training run", mark=RECORD, force=force)
+
+
+def _of_main(watcher: Watcher) -> Watcher:
+    """Of several processes only the main one talks."""
+    return watcher if PartialState().is_main_process else Watcher()
+
+
+def _finish(run: Run, position: Position, settings: CTLSettings) -> None:
     run.update(
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         seconds=round(position.seconds, 1),
         best={"epoch": position.best_epoch, settings.select_by: position.best},
         skipped=position.skipped,
     )
-    return Outcome(run, position, parts)
 
 
 def _precision(asked: str) -> str:
