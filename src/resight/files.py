@@ -96,7 +96,7 @@ def check_folder(path: Path, what: str, *, mark: str, force: bool = False) -> No
 def fresh_folder(path: Path, what: str, *, mark: str, force: bool = False) -> None:
     """`check_folder`, then remove what `force` allows to replace: never anything else."""
     check_folder(path, what, mark=mark, force=force)
-    if path.exists():
+    if path.exists() and any(path.iterdir()):  # an empty one may be a mounted disk
         shutil.rmtree(path)
 
 

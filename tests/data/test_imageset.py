@@ -63,8 +63,7 @@ def test_check_lists_all_errors_with_their_lines():
         "path": ["a", None, "c", "a", "e", "f", "g", "h"],
         "split": ["train", "train", "dev", None, "val", "val", "val", "val"],
         "role": ["query", None, "judge", None, None, None, None, None],
-        "box": [None, None, None, None, [1, 2, 1, 4], [1, 2, 3], [0, 0, float("inf"), 1]]
-        + [[0.0, 0.0, 0.5, 0.5]],
+        "box": [None, None, None, None, [1, 2, 1, 4], [1, 2, 3], [0, 0, float("inf"), 1], None],
     }
     with pytest.raises(UserError) as error:
         check(normalise(pl.DataFrame(rows, strict=False)), "set.csv", pl.Series(range(2, 10)))

@@ -315,7 +315,9 @@ def test_a_parquet_column_of_a_wrong_type(abc, column, values, kind):
 
 def test_all_errors_come_at_once(abc):
     text = "path,split,role,box\na.png,dev,,\n,train,,\na.png,,judge,x\na.png,,,\n"
-    assert [line.split(": ")[0] + ": " + line.split(": ")[1][:9] for line in refusal(abc, text)] == [
+    assert [
+        line.split(": ")[0] + ": " + line.split(": ")[1][:9] for line in refusal(abc, text)
+    ] == [
         "FILE, line 2: split 'de",
         "FILE, line 3: no path",
         "FILE, line 4: 'a.png' s",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.oracles import losses as oracle
 
 from resight.models.embedder import Embedder
 from resight.train.recipes.ctl import CTLModel, CTLSettings
-from tests.oracles import losses as oracle
 
 LABELS = [0, 2, 0, 1, 2, 1, 0]
 NONE = {"triplet_weight": 0.0, "ctl_weight": 0.0, "ce_weight": 0.0}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracles import losses as oracle
 
 from resight.losses.center import CenterLoss
 from resight.losses.ctl import CentroidTripletLoss
 from resight.losses.triplet import TripletLoss
-from tests.oracles import losses as oracle
 
 LOSSES: dict[str, tuple[Callable, Callable, float]] = {
     "official": (lambda m: CentroidTripletLoss("official", m), oracle.ctl_official, 0.5),

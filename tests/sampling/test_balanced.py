@@ -97,7 +97,7 @@ def test_every_image_has_its_turn():
         batches = balanced_batches(labels, ids=5, images=4, seed=0, epoch=epoch)
         seen.update(row for batch in rows_of(batches) for row in batch)
     assert len(seen) == 50
-    assert 20 <= min(seen.values()) and max(seen.values()) <= 40  # about 32 of 40 each
+    assert min(seen.values()) >= 20 and max(seen.values()) <= 40  # about 32 of 40 each
 
 
 def test_equal_ids_fill_equal_batches_and_nothing_is_left():

@@ -19,7 +19,11 @@ def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     words += ["--out", str(out), "--backbone", TINY, "--weights", "none", "--size", "32"]
     words += ["--epochs", "2", "--workers", "0", "--set", "ids=2", "--set", "images=2"]
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        words,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((out / "run.json").read_text())

@@ -16,12 +16,14 @@ def demo(
         Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 6.0,
-    backbone: Annotated[str, typer.Option(help="timm name.")] = "resnet10t",
+    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 7.0,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm name; by default resnet18, or a tiny one offline.")
+    ] = None,
     weights: Annotated[
-        str, typer.Option(help="auto: imagenet, or none where the hub is out of reach; or a file.")
-    ] = "auto",
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH, or one number.")] = "112",
+        str | None, typer.Option(help="By default imagenet, or none where the hub is out of reach.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH, or one number.")] = "96",
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
 ) -> None:
     """Run the whole way on one set of images: check, train, embed, index, search, measure.
@@ -42,6 +44,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     write_text(mark, "resight demo may replace this folder\n")
     source = str(images) if images is not None else _draw(out)
+    backbone, weights = _affordable(backbone, weights)
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     _run("data", "check", source, "--sheet", str(check), *extra)
@@ -91,9 +94,33 @@ def _draw(out: Path) -> str:
     return str(out / "images" / "index.csv")
 
 
+def _affordable(backbone: str | None, weights: str | None) -> tuple[str, str]:
+    """A network that learns something in a few minutes, and its weights.
+
+    A pretrained ResNet-18 where its weights can be had; else timm's smallest ResNet, which is
+    small enough to be trained from nothing.
+    """
+    if weights is not None:
+        return backbone or "resnet18", weights
+    from resight.errors import UserError
+    from resight.models.backbones import check_backbone
+    from resight.models.weights import hub_weights
+
+    wanted = backbone or "resnet18"
+    check_backbone(wanted)
+    try:
+        hub_weights(wanted, "imagenet")
+    except UserError as reason:
+        note(
+            f"{reason}\nSo the demo trains from nothing, which needs more data and time to be good."
+        )
+        return backbone or "test_resnet", "none"
+    return wanted, "imagenet"
+
+
 def _small() -> list[str]:
     """Settings for a short training on few images."""
-    return ["--set", "lr=1e-3", "--set", "ids=12", "--set", "augment.flip=0"]
+    return ["--set", "lr=2e-3", "--set", "ids=12", "--set", "augment.flip=0"]
 
 
 def _labels(source: Path, columns: str | None) -> bool:

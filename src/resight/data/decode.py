@@ -86,21 +86,24 @@ def _decode(
         if image.width * image.height > max_pixels:
             raise BadImage("", f"{image.width} x {image.height} is more than {max_pixels:,} pixels")
         full_width, full_height = upright_size(image)
+        shrunk = 1
         if target is not None and image.format in ("JPEG", "MPO"):
             width = (min(box[2], full_width) - max(box[0], 0)) if box else full_width
             height = (min(box[3], full_height) - max(box[1], 0)) if box else full_height
             shrink = min(width / target[1], height / target[0])
             if shrink >= 2:
-                image.draft("RGB", _request(image.size, shrink))
+                before = image.width
+                drafted = image.draft("RGB", _request(image.size, shrink))
+                if drafted is not None:
+                    shrunk = round(before / drafted[1][2])
         image.load()
         upright = ImageOps.exif_transpose(image)
-    picture = _to_rgb(upright)
+    picture = to_rgb(upright)
     if box is None:
         return picture
-    x_scale, y_scale = picture.width / full_width, picture.height / full_height
-    left, top = max(0, math.floor(box[0] * x_scale)), max(0, math.floor(box[1] * y_scale))
-    right = min(picture.width, math.ceil(box[2] * x_scale))
-    bottom = min(picture.height, math.ceil(box[3] * y_scale))
+    left, top = max(0, math.floor(box[0] / shrunk)), max(0, math.floor(box[1] / shrunk))
+    right = min(picture.width, math.ceil(box[2] / shrunk))
+    bottom = min(picture.height, math.ceil(box[3] / shrunk))
     if right <= left or bottom <= top:
         numbers = ", ".join(f"{number:g}" for number in box)
         raise BadImage("", f"box {numbers} lies outside the {full_width} x {full_height} image")
@@ -121,7 +124,8 @@ def _request(size: tuple[int, int], shrink: float) -> tuple[int, int]:
     return (math.floor(size[0] / power), math.floor(size[1] / power))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An upright picture of any mode as 8-bit RGB: transparency on white, 16 bits scaled down."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":  # 16 or 32 bits a pixel, one channel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 RIGHT, WRONG, PLAIN = "#1a9850", "#d73027", "#9a9a9a"
 _INK, _PAPER, _EMPTY = "#222222", "#ffffff", "#eeeeee"
@@ -53,7 +53,10 @@ def _draw_tile(
     if item.picture is None:
         draw.text((x + frame + 8, y + frame + tile // 2 - 8), "not readable", "#888888", _font(12))
         return
-    small = ImageOps.contain(item.picture, (tile, tile), Image.Resampling.BILINEAR)
+    width, height = item.picture.size
+    scale = tile / max(width, height)
+    fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = item.picture.resize(fitted, Image.Resampling.BILINEAR)
     offset = ((tile - small.width) // 2, (tile - small.height) // 2)
     sheet.paste(small, (x + frame + offset[0], y + frame + offset[1]))
 

@@ -56,6 +56,8 @@ def embed_blocks(
     total = len(images)
     numbers = range(-(-total // block_rows)) if blocks is None else blocks
     size = options.batch_size or find_batch_size(embedder, options)
+    if embedder.preprocess.resize == "fit":
+        size = 1  # images of different shapes can't be stacked
     batches: list[list[tuple[int, int]]] = []
     ends: list[tuple[int, int, int]] = []  # start row, end row, batches up to here
     for number in numbers:
@@ -106,15 +108,21 @@ def embed_rows(
 
 
 def find_batch_size(embedder: Embedder, options: EmbedOptions = EmbedOptions()) -> int:
-    """The smallest power of two beyond which a batch is hardly faster an image, or won't fit.
+    """How many images to embed at once.
 
-    An embedder whose images differ in shape ("fit") takes one at a time.
+    On a GPU the smallest power of two beyond which a batch is hardly faster an image, or won't
+    fit. On a CPU by the number of pixels: larger batches are no faster there, and the last digits
+    of a vector, which depend on the batch, must not depend on how busy the machine is. An
+    embedder whose images differ in shape ("fit") takes one at a time.
     """
     if embedder.preprocess.resize == "fit":
         return 1
-    best, best_rate = 1, 0.0
-    size = 8
-    while size <= (1024 if embedder.device.type == "cuda" else 64):
+    if embedder.device.type != "cuda":
+        height, width = embedder.preprocess.size
+        fitting = max(1, 32 * 224 * 224 // (height * width))
+        return min(64, 2 ** (fitting.bit_length() - 1))
+    best, best_rate, size = 1, 0.0, 8
+    while size <= 1024:
         try:
             rate = _rate(embedder, size, options)
         except torch.cuda.OutOfMemoryError:
@@ -122,8 +130,7 @@ def find_batch_size(embedder: Embedder, options: EmbedOptions = EmbedOptions()) 
             break
         if rate < best_rate * 1.05:
             break
-        best, best_rate = size, rate
-        size *= 2
+        best, best_rate, size = size, rate, size * 2
     return best
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,14 @@ import numpy as np
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
-from resight.features.compute import Block, EmbedOptions, Progress, embed_blocks, embed_rows
+from resight.features.compute import (
+    Block,
+    EmbedOptions,
+    Progress,
+    embed_blocks,
+    embed_rows,
+    find_batch_size,
+)
 from resight.features.store import (
     EMBEDDER,
     IMAGES,
@@ -59,7 +67,10 @@ def embed_images(
         "flip": options.flip,
         "scales": list(options.scales),
     }
-    record = _begin(out, key, embedder, images, force)
+    size = options.batch_size or find_batch_size(embedder, options)
+    record = _begin(out, key, embedder, images, force, size)
+    if options.batch_size is None:
+        options = replace(options, batch_size=record["batch_size"])  # as before an interruption
     todo = [n for n in range(record["shards"]) if not shard_path(out, n).is_file()]
     done = len(images) - sum(
         min(record["shard_rows"], len(images) - n * record["shard_rows"]) for n in todo
@@ -86,7 +97,12 @@ def embed_images(
 
 
 def _begin(
-    out: Path, key: dict[str, Any], embedder: Embedder, images: ImageSet, force: bool
+    out: Path,
+    key: dict[str, Any],
+    embedder: Embedder,
+    images: ImageSet,
+    force: bool,
+    batch_size: int,
 ) -> dict[str, Any]:
     """The record of a new folder, or that of an interrupted call with the same key."""
     if (out / RECORD).is_file() and not force:
@@ -107,6 +123,7 @@ def _begin(
             "rows": len(images),
             "dim": embedder.dim,
             "normalized": False,
+            "batch_size": batch_size,
             "shard_rows": rows,
             "shards": -(-len(images) // rows),
             "key": key,

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from resight.data.decode import _to_rgb, decode
+from resight.data.decode import decode, to_rgb
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
@@ -159,7 +159,7 @@ class Embedder(nn.Module):
 
     def _prepare(self, image: str | Path | bytes | Image.Image) -> torch.Tensor:
         if isinstance(image, Image.Image):
-            image = _to_rgb(ImageOps.exif_transpose(image))  # as `decode` does
+            image = to_rgb(ImageOps.exif_transpose(image))  # as `decode` does
         else:
             image = decode(image, target=self.preprocess.decode_target)
         return self.preprocess(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def load_backbone_weights(model: nn.Module, name: str, source: str, partial: boo
     elif path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt"):
         raise UserError(f"--weights {source}: no such file")
     else:
-        state = _from_hub(name, source)
+        state = hub_weights(name, source)
     match = load_state(model, state, source)
     bad = len(match.missing) + len(match.misshapen)
     if match.loaded == 0 or (bad and not partial):
@@ -80,7 +81,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of doubtful pickles: we say it ourselves
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except pickle.UnpicklingError:  # torch's own text advises to unpickle it all the same
@@ -122,19 +124,20 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
 
 
 def _strip(state: dict[str, torch.Tensor], own: set[str]) -> dict[str, torch.Tensor]:
-    """Drop a wrapper's prefix from all keys while that makes more of them fit."""
-    best = state
-    while True:
-        for prefix in _PREFIXES:
-            cut = {k.removeprefix(prefix): v for k, v in best.items()}
-            if len(own & cut.keys()) > len(own & best.keys()):
-                best = cut
-                break
-        else:
-            return best
+    """Drop up to three wrappers' prefixes ("module.backbone.") where that makes more keys fit."""
+    best, forms = state, [state]
+    for _ in range(3):
+        forms = [
+            {key.removeprefix(prefix): value for key, value in form.items()}
+            for form in forms
+            for prefix in _PREFIXES
+            if any(key.startswith(prefix) for key in form)
+        ]
+        best = max([best, *forms], key=lambda form: len(own & form.keys()))
+    return best
 
 
-def _from_hub(name: str, source: str) -> dict[str, torch.Tensor]:
+def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
     import timm
 
     if name == IBN_A:

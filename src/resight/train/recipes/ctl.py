@@ -128,7 +128,7 @@ class CTLModel(nn.Module):
         # The weight of the centre loss must not slow the centres: they get the gradient that
         # they would have with a weight of 1. The value of the loss stays as it is.
         lift = (1 - s.center_weight) * self.center(f.detach(), labels)
-        return {"loss": loss + lift - lift.detach()} | losses
+        return {"loss": loss + (lift - lift.detach())} | losses
 
 
 class CTLStory:

@@ -1,0 +1,126 @@
+"""Backbones: any of timm, IBN-A's structure, and the last stride."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from resight.data.transforms import Preprocess
+from resight.errors import UserError
+from resight.models.backbones import IBN_A, check_backbone, create_backbone
+from resight.models.embedder import Embedder, EmbedderConfig
+from resight.models.ibn import IBN
+
+
+def config(backbone: str, size: tuple[int, int] = (96, 64), **values: object) -> EmbedderConfig:
+    return EmbedderConfig(backbone=backbone, preprocess=Preprocess(size=size), **values)  # type: ignore[arg-type]
+
+
+def map_of(name: str, stride: int, size: tuple[int, int] = (64, 96)) -> tuple[int, ...]:
+    model, got = create_backbone(name, size, stride)  # type: ignore[arg-type]
+    assert got == stride
+    with torch.no_grad():
+        return tuple(model.forward_features(torch.zeros(1, 3, *size)).shape[2:])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100", "efficientnet_b0"])
+def test_last_stride_1_doubles_the_map(name):
+    assert map_of(name, 2) == (2, 3)
+    assert map_of(name, 1) == (4, 6)
+
+
+def test_last_stride_1_keeps_the_weights_and_their_names():
+    """Only a stride changes: published weights fit, and on the even cells the maps agree."""
+    two, _ = create_backbone("test_efficientnet", (64, 64), 2)
+    one, got = create_backbone("test_efficientnet", (64, 64), 1)
+    assert got == 1
+    one.load_state_dict(two.state_dict())
+    strides = [
+        (a.stride, b.stride)
+        for a, b in zip(two.modules(), one.modules(), strict=True)
+        if isinstance(a, nn.Conv2d) and isinstance(b, nn.Conv2d) and a.stride != b.stride
+    ]
+    assert strides == [((2, 2), (1, 1))]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit", "test_nfnet"])
+def test_where_the_stride_cannot_go_it_stays_and_the_config_says_so(name):
+    model = Embedder(config(name, (64, 32), last_stride=1))
+    assert model.config.last_stride == 2
+    if name == "test_nfnet":  # its last stage was tried and put back
+        plain = timm.create_model(name, num_classes=0)
+        with torch.no_grad():
+            wanted = plain.eval().forward_features(torch.zeros(1, 3, 64, 32)).shape
+            assert model.backbone.forward_features(torch.zeros(1, 3, 64, 32)).shape == wanted
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit_relpos", "test_resnet"])
+def test_images_smaller_than_the_probe_for_the_stride(name):
+    model = Embedder(config(name, (32, 32))).eval()
+    assert model.embed_tensor(torch.zeros(2, 3, 32, 32)).shape == (2, model.dim)
+
+
+@pytest.mark.parametrize("name", timm.list_models("test_*"))
+def test_any_architecture_at_a_size_that_is_not_square(name):
+    """CNNs, transformers, hybrids; maps with the channels first or last, tokens, wide heads."""
+    model = Embedder(config(name)).eval()
+    images = torch.randn(2, 3, 96, 64)
+    got = model.embed_tensor(images)
+    assert got.shape == (2, model.dim) and torch.isfinite(got).all()
+    f, e = model(images)
+    assert f.shape == e.shape == got.shape
+    if model.config.pooling == "average":
+        with torch.no_grad():
+            torch.testing.assert_close(f, model.backbone.forward_features(images).mean((2, 3)))
+    else:  # the backbone's own feature before its classifier, which we took away
+        with torch.no_grad():
+            torch.testing.assert_close(f, model.backbone(images))
+
+
+def test_pooling_and_projection():
+    own = Embedder(config("mobilenetv3_small_050", (32, 32), pooling="model"))
+    assert own.dim == 1024  # its head widens the map's 288 channels
+    ours = Embedder(config("mobilenetv3_small_050", (32, 32), pooling="gem", projection=10))
+    assert ours.dim == 10 and ours.projection.in_features == 288
+    assert ours.embed_tensor(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    with pytest.raises(UserError, match="gives no map to pool; use pooling 'model'"):
+        Embedder(config("test_vit", (32, 32), pooling="gem"))
+
+
+def test_ibn_a_has_ibn_behind_the_first_convolution_of_stages_1_to_3_only():
+    model, stride = create_backbone(IBN_A, (64, 32), 1)
+    blocks = {"layer1": 3, "layer2": 4, "layer3": 6}
+    expected = {f"{stage}.{k}.bn1" for stage, n in blocks.items() for k in range(n)}
+    assert {name for name, part in model.named_modules() if isinstance(part, IBN)} == expected
+    for name in expected:
+        norm, conv = model.get_submodule(name), model.get_submodule(name.replace("bn", "conv"))
+        assert norm.IN.num_features == conv.out_channels // 2
+        assert norm.BN.num_features == conv.out_channels // 2
+        assert norm.IN.affine and not norm.IN.track_running_stats
+    # Names as in the published weights, and as many of them as they have.
+    keys = set(model.state_dict())
+    assert {"layer1.0.bn1.IN.weight", "layer3.5.bn1.BN.running_var", "bn1.weight"} <= keys
+    assert "layer4.0.bn1.IN.weight" not in keys and "layer4.0.bn1.weight" in keys
+    plain = timm.create_model("resnet50", num_classes=0)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters())
+    assert stride == 1
+    with torch.no_grad():
+        assert model.forward_features(torch.zeros(1, 3, 64, 32)).shape == (1, 2048, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("resent18", "resnet18"), ("resnet50_ibn", IBN_A), ("qqqqqq", None)]
+)
+def test_an_unknown_backbone_suggests_near_ones(name, near):
+    with pytest.raises(UserError) as error:
+        create_backbone(name, (64, 64), 1)
+    assert name in str(error.value) and "\n" not in str(error.value)
+    assert (near in str(error.value)) if near else ("did you mean" not in str(error.value))
+    check_backbone("resnet18.a1_in1k")
+
+
+def test_a_size_that_does_not_fit_is_a_clear_error():
+    with pytest.raises(UserError, match="test_vit can't take images of 50 x 50"):
+        create_backbone("test_vit", (50, 50), 1)
