@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from unittest import mock
 
+TINY = "test_resnet"  # timm's own smallest ResNet, 0.4 million parameters
+
 
 def resight(*words: str) -> int:
     """The exit status of `resight WORDS`."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TINY = "test_resnet"  # timm's own smallest ResNet, 0.4 million parameters
+from command import TINY
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from command import resight
-from conftest import TINY
+from command import TINY, resight
 
 PLAIN = ["--backbone", TINY, "--weights", "none", "--size", "32", "--epochs", "1"]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import TINY
+from command import TINY
 
 
 def test_two_processes(shapes: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY
+from command import TINY
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.train import checkpoint, start

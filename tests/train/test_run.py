@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import resight
-from conftest import TINY
+from command import TINY
 from resight.data.sources import load_images
 from resight.data.splits import training_parts
 from resight.errors import UserError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,8 +38,11 @@ def demo(
 
       resight demo photos/ --out demo/photos --minutes 10
     """
+    from resight.errors import UserError
     from resight.files import fresh_folder, write_text
 
+    if images is not None and images.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{images}: lies inside {out}, which the demo replaces; give another --out")
     mark = out / ".resight-demo"
     fresh_folder(out, "a demo", mark=mark.name, force=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -48,19 +52,21 @@ def demo(
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     _run("data", "check", source, "--sheet", str(check), *extra)
-    labelled = _labels(Path(source), columns)
-    model = [backbone, "--weights", weights, "--size", size]
-    if labelled:
+    obstacle = _obstacle(source, columns)
+    if obstacle is None:
         _run(
             *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
-            *("--backbone", backbone, "--weights", weights, "--size", size, *_small(), *extra),
+            *("--backbone", backbone, "--weights", weights, "--size", size, *_short(weights)),
+            *extra,
         )
-        model = [str(run)]
-        _roles(run / "images.parquet", searched)
+        model, settings, measured = str(run), [], []
+        labelled = _roles(str(run / "images.parquet"), None, searched)
     else:
-        note("\nno labels to train on: the backbone is used as it is")
-        _roles(Path(source), searched)
-    _run("embed", *model, str(searched), "--out", str(out / "features"))
+        note(f"\nno training, the backbone is used as it is: {obstacle}")
+        model, settings = backbone, ["--weights", weights, "--size", size]
+        measured = ["--data", source, *extra]
+        labelled = _roles(source, columns, searched)
+    _run("embed", model, str(searched), *settings, "--out", str(out / "features"))
     level = "object" if labelled else "image"
     _run("index", str(out / "features"), "--out", str(out / "gallery"), "--level", level)
     sheet = out / "search.png"
@@ -71,7 +77,10 @@ def demo(
     made = {"the doctor's pictures": check, "the trained embedder": run / "embedder"}
     made |= {"the gallery": out / "gallery", "a search": sheet}
     if labelled:
-        _run("evaluate", str(run), "--out", str(out / "evaluation"))
+        try:
+            _run("evaluate", model, *settings, *measured, "--out", str(out / "evaluation"))
+        except UserError as reason:
+            note(f"not measured: {reason}")
         made["the report"] = out / "evaluation" / "report.html"
     note("\nWhat was made:")
     for what, path in made.items():
@@ -111,40 +120,51 @@ def _affordable(backbone: str | None, weights: str | None) -> tuple[str, str]:
     try:
         hub_weights(wanted, "imagenet")
     except UserError as reason:
-        note(
-            f"{reason}\nSo the demo trains from nothing, which needs more data and time to be good."
-        )
+        note(f"{reason}")
+        note("So the demo trains from nothing, which needs more data and time to be good.")
         return backbone or "test_resnet", "none"
     return wanted, "imagenet"
 
 
-def _small() -> list[str]:
+def _short(weights: str) -> list[str]:
     """Settings for a short training on few images."""
-    return ["--set", "lr=2e-3", "--set", "ids=12", "--set", "augment.flip=0"]
+    lr = "2e-3" if weights == "none" else "5e-4"
+    return ["--set", f"lr={lr}", "--set", "ids=12", "--set", "augment.flip=0"]
 
 
-def _labels(source: Path, columns: str | None) -> bool:
+def _obstacle(source: str, columns: str | None) -> str | None:
+    """Why these images can't be trained on, if so."""
+    from resight.cli.common import parse_columns
+    from resight.data.sources import load_images
+    from resight.data.splits import training_parts
+    from resight.errors import UserError
+
+    images = load_images(source, columns=parse_columns(columns))
+    try:
+        training_parts(images, val_share=0.1, seed=0)
+    except UserError as reason:
+        return str(reason)
+    return None
+
+
+def _roles(source: str, columns: str | None, target: Path) -> bool:
+    """Write what is searched: the test rows if there are any; whether objects are known.
+
+    Where the rows have no roles, one image of each object asks, and the rest answer.
+    """
+    import polars as pl
+
     from resight.cli.common import parse_columns
     from resight.data.sources import load_images
 
     images = load_images(source, columns=parse_columns(columns))
-    counts = images.table.drop_nulls("object")["object"].value_counts()["count"]
-    return len(counts) >= 4 and bool((counts >= 2).any())
-
-
-def _roles(source: Path, target: Path) -> None:
-    """The test rows; where they have no roles, one image of each object asks, the rest answer."""
-    import polars as pl
-
-    from resight.data.sources import load_images
-
-    images = load_images(source)
     if (images.table["split"] == "test").any():
         images = images.where(pl.col("split") == "test")
-    if not images.table["role"].is_in(["query", "gallery"]).any() and images.objects():
-        first = pl.col("object").is_first_distinct() & pl.col("object").is_duplicated()
-        role = pl.when(first).then(pl.lit("query")).otherwise(pl.lit("gallery")).alias("role")
-        from dataclasses import replace
-
-        images = replace(images, table=images.table.with_columns(role))
-    images.write(target)
+    table, known = images.table, bool(images.objects())
+    if known and not table["role"].is_in(["query", "gallery"]).any():
+        asks = pl.col("object").is_first_distinct() & pl.col("object").is_duplicated()
+        asks = asks & pl.col("object").is_not_null()
+        role = pl.when(asks).then(pl.lit("query")).otherwise(pl.lit("gallery"))
+        table = table.with_columns(role.alias("role"))
+    replace(images, table=table).write(target)
+    return known

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resight.cli.common import COLUMNS_HELP
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from resight.search.ask import Answer
 
 
 def search(
@@ -56,21 +61,56 @@ def search(
         console().print(f"sheet: {sheet}", markup=False)
 
 
-def _print(answers: list) -> None:  # type: ignore[type-arg]
+def _print(answers: list[Answer]) -> None:
     from rich.console import Console
+
+    screen = Console(highlight=False)
+    if len(answers) > 3:
+        screen.print(_one_line_each(answers))
+        return
+    for answer in answers:
+        screen.print(_hits(answer))
+
+
+def _hits(answer: Answer) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    screen = Console()
+    truth = f" ({answer.object})" if answer.object is not None else ""
+    table = Table(title=escape(f"{answer.path}{truth}"), title_justify="left")
+    for column in ("rank", "object", "similarity", "image", "images"):
+        table.add_column(column, justify="right" if column in ("rank", "images") else "left")
+    for hit in answer.hits:
+        name = _marked(hit.object, answer.object)
+        row = (str(hit.rank), name, f"{hit.similarity:.3f}", escape(hit.path), str(hit.images))
+        table.add_row(*row)
+    return table
+
+
+def _one_line_each(answers: list[Answer]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for column in ("query", "first hit", "similarity", "rank of the right one"):
+        table.add_column(column)
     for answer in answers:
-        truth = f" ({answer.object})" if answer.object is not None else ""
-        table = Table(title=escape(f"{answer.path}{truth}"), title_justify="left")
-        for column in ("rank", "object", "similarity", "image", "images"):
-            table.add_column(column, justify="right" if column in ("rank", "images") else "left")
-        for hit in answer.hits:
-            name = escape(hit.object) if hit.object is not None else "unknown"
-            if answer.object is not None:
-                name = f"[green]✓ {name}[/]" if hit.object == answer.object else f"[red]✗ {name}[/]"
-            row = (str(hit.rank), name, f"{hit.similarity:.3f}", escape(hit.path), str(hit.images))
-            table.add_row(*row)
-        screen.print(table)
+        if not answer.hits:
+            continue
+        first = answer.hits[0]
+        right = [str(hit.rank) for hit in answer.hits if hit.object == answer.object]
+        found = (right or [f"not in the first {len(answer.hits)}"])[0] if answer.object else ""
+        name = _marked(first.object, answer.object)
+        query = answer.object or Path(answer.path).name
+        table.add_row(escape(query), name, f"{first.similarity:.3f}", found)
+    return table
+
+
+def _marked(name: str | None, truth: str | None) -> str:
+    """The name of a hit; green or red where the query's object is known."""
+    from rich.markup import escape
+
+    text = escape(name) if name is not None else "unknown"
+    if truth is None:
+        return text
+    return f"[green]✓ {text}[/]" if name == truth else f"[red]✗ {text}[/]"

@@ -120,7 +120,7 @@ def find_batch_size(embedder: Embedder, options: EmbedOptions = EmbedOptions()) 
     if embedder.device.type != "cuda":
         height, width = embedder.preprocess.size
         fitting = max(1, 32 * 224 * 224 // (height * width))
-        return min(64, 2 ** (fitting.bit_length() - 1))
+        return min(64, 1 << (fitting.bit_length() - 1))
     best, best_rate, size = 1, 0.0, 8
     while size <= 1024:
         try:

@@ -138,6 +138,10 @@ def _strip(state: dict[str, torch.Tensor], own: set[str]) -> dict[str, torch.Ten
 
 
 def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
+    """Published weights of a backbone: "imagenet", a timm weight name, or an hf-hub: name.
+
+    Raises UserError when there are none of this name, or the hub is out of reach.
+    """
     import timm
 
     if name == IBN_A:
