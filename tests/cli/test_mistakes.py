@@ -121,7 +121,7 @@ MISTAKES: dict[str, tuple[Callable[[World], list[str]], str]] = {
     ),
     "weights that are none": (
         lambda w: [*train(w, str(w.shapes)), "--weights", w.write("w.pth", b"<html>")],
-        "w.pth: can't be read as weights",
+        "w.pth: holds no tensors",
     ),
     "weights of another model": (
         lambda w: [*train(w, str(w.shapes)), "--backbone", "test_vit", "--weights",

@@ -268,4 +268,13 @@ def test_an_embedding_that_is_not_finite_is_a_bad_image(embedder, crops, monkeyp
 def test_the_batch_size_found_is_the_last_that_paid(embedder, monkeypatch):
     rates = {8: 100.0, 16: 180.0, 32: 260.0, 64: 262.0}
     monkeypatch.setattr(compute, "_rate", lambda _, size, __: rates[size])
+    monkeypatch.setattr(type(embedder), "device", torch.device("cuda"))
     assert find_batch_size(embedder) == 32
+
+
+@pytest.mark.parametrize(("side", "expected"), [(32, 64), (224, 32), (512, 4), (2048, 1)])
+def test_on_a_cpu_the_batch_follows_from_the_pixels(embedder, monkeypatch, side, expected):
+    """Not from timing: a busy machine must not change the last digits."""
+    wide = embedder.preprocess.model_copy(update={"size": (side, side)})
+    monkeypatch.setattr(type(embedder), "preprocess", wide)
+    assert find_batch_size(embedder) == expected

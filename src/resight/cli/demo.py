@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +15,7 @@ from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, note
 
 
 def demo(
+    context: typer.Context,
     images: Annotated[
         Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
@@ -43,18 +46,19 @@ def demo(
 
     if images is not None and images.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{images}: lies inside {out}, which the demo replaces; give another --out")
+    run_verb = partial(_run, context.find_root().command)
     mark = out / ".resight-demo"
     fresh_folder(out, "a demo", mark=mark.name, force=True)
     out.mkdir(parents=True, exist_ok=True)
     write_text(mark, "resight demo may replace this folder\n")
-    source = str(images) if images is not None else _draw(out)
+    source = str(images) if images is not None else _draw(run_verb, out)
     backbone, weights = _affordable(backbone, weights)
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
-    _run("data", "check", source, "--sheet", str(check), *extra)
+    run_verb("data", "check", source, "--sheet", str(check), *extra)
     obstacle = _obstacle(source, columns)
     if obstacle is None:
-        _run(
+        run_verb(
             *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
             *("--backbone", backbone, "--weights", weights, "--size", size, *_short(weights)),
             *extra,
@@ -66,11 +70,11 @@ def demo(
         model, settings = backbone, ["--weights", weights, "--size", size]
         measured = ["--data", source, *extra]
         labelled = _roles(source, columns, searched)
-    _run("embed", model, str(searched), *settings, "--out", str(out / "features"))
+    run_verb("embed", model, str(searched), *settings, "--out", str(out / "features"))
     level = "object" if labelled else "image"
-    _run("index", str(out / "features"), "--out", str(out / "gallery"), "--level", level)
+    run_verb("index", str(out / "features"), "--out", str(out / "gallery"), "--level", level)
     sheet = out / "search.png"
-    _run(
+    run_verb(
         *("search", str(out / "gallery"), str(searched), "--hits", "6", "--limit", "12"),
         *("--sheet", str(sheet)),
     )
@@ -78,7 +82,7 @@ def demo(
     made |= {"the gallery": out / "gallery", "a search": sheet}
     if labelled:
         try:
-            _run("evaluate", model, *settings, *measured, "--out", str(out / "evaluation"))
+            run_verb("evaluate", model, *settings, *measured, "--out", str(out / "evaluation"))
         except UserError as reason:
             note(f"not measured: {reason}")
         made["the report"] = out / "evaluation" / "report.html"
@@ -88,18 +92,16 @@ def demo(
             print(f"  {what + ':':24}{path}")
 
 
-def _run(*words: str) -> None:
+def _run(root: Any, *words: str) -> None:
     """Print a command, and run it in this process."""
-    from resight.cli.main import app
-
     note(f"\n$ resight {shlex.join(words)}")
-    status = app(list(words), standalone_mode=False)
+    status = root.main(list(words), standalone_mode=False)
     if words[:2] != ("data", "check") and status:  # the doctor's 1 says that it found something
         raise typer.Exit(status)
 
 
-def _draw(out: Path) -> str:
-    _run("demo-data", str(out / "images"))
+def _draw(run_verb: Callable[..., None], out: Path) -> str:
+    run_verb("demo-data", str(out / "images"))
     return str(out / "images" / "index.csv")
 
 

@@ -131,7 +131,7 @@ def score(measured: Measured, levels: tuple[Level, ...], cross_camera: bool | No
 def write_folder(folder: Path, measured: Measured, scores: list[Scores], title: str) -> Path:
     """Write scores, per-query results, a record of the run and report.html; the page's path."""
     from resight.evaluate.report import write_report
-    from resight.train.rundir import git_state, versions
+    from resight.provenance import git_state, versions
 
     folder.mkdir(parents=True, exist_ok=True)
     for one in scores:

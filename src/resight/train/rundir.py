@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,10 @@ from resight import __version__
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import fresh_folder, read_json, write_json, write_text
+from resight.provenance import git_state, versions
 from resight.settings import dump_yaml
 
 RECORD, SETTINGS, LOG, IMAGES = "run.json", "settings.yaml", "log.jsonl", "images.parquet"
-_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "faiss-cpu", "polars")
 
 
 class Run:
@@ -96,32 +93,3 @@ class Run:
             except (ValueError, KeyError):  # the last line of a killed run may be half a line
                 continue
         write_text(path, "".join(kept))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, the platform and the packages that decide a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether there are uncommitted changes; None outside a git checkout."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return None
-    return {"commit": commit, "changed": bool(git("status", "--porcelain"))}
