@@ -125,3 +125,25 @@ def test_the_schedule_of_the_paper() -> None:
 def test_minutes_become_epochs(shapes: Path) -> None:
     count, rate = start.epochs_for(CTLSettings(**FAST), load_images(shapes), 0.1, 0)
     assert count >= 1 and rate > 0
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(48, 48, (96, 96)), (640, 480, (224, 224)), (128, 384, (256, 128)), (300, 100, (128, 256)),
+     (64, 128, (128, 64))],
+)  # fmt: skip
+def test_the_input_size_follows_the_images(
+    tmp_path: Path, width: int, height: int, expected: tuple[int, int]
+) -> None:
+    from PIL import Image
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for shot in range(2):
+            Image.new("RGB", (width, height)).save(tmp_path / name / f"{shot}.png")
+        (tmp_path / name / "broken.png").write_bytes(b"")
+    told: list[str] = []
+    settings = start.with_size(CTLSettings(), load_images(tmp_path), told.append)
+    assert settings.size == expected and "from the images' shapes" in told[0]
+    given = start.with_size(CTLSettings(size=(32, 64)), load_images(tmp_path), told.append)
+    assert given.size == (32, 64)

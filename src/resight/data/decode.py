@@ -110,6 +110,21 @@ def _decode(
     return picture.crop((left, top, right, bottom))
 
 
+def shape_of(path: str | Path, box: Sequence[float] | None = None) -> tuple[int, int]:
+    """(height, width) of the upright image, or of its box, from the file's header alone.
+
+    Raises BadImage when the header can't be read.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = upright_size(image)
+    except Exception as error:  # decoders raise nearly anything on broken files
+        raise BadImage(path, f"can't be read ({error})") from None
+    if box is not None:
+        width, height = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+    return height, width
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) that an opened, not yet loaded image will have once it is upright."""
     turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from resight.data.decode import BadImage, shape_of
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
 from resight.data.sources import load_images
@@ -54,6 +57,9 @@ def start(
     check_out(out, force)
     watcher = _of_main(watcher)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
+    settings = with_size(settings, parts.train, watcher.tell)
+    if settings.backbone == "resnet50" and pick_device().type == "cpu":
+        watcher.tell("no GPU: resnet50 will be slow; --backbone resnet18 takes half the time")
     story = build_story(settings, parts, watcher.tell)
     if PartialState().is_main_process:
         Run.create(out, settings, parts.images, force=force)
@@ -83,6 +89,34 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     story = build_story(settings.model_copy(update={"weights": "none"}), parts, watcher.tell)
     return _fit(run, settings, story, parts, options, watcher, resume=True)
+
+
+def with_size(settings: CTLSettings, images: ImageSet, tell: Callable[[str], None]) -> CTLSettings:
+    """Choose the input size, where none is set, from the shapes of (a sample of) the images.
+
+    Square, up to 224; 2 : 1 for upright images (people) and 1 : 2 for lying ones, up to 256; not
+    much larger than the images themselves, and at least 96 (128).
+    """
+    if settings.size is not None:
+        return settings
+    shapes = []
+    for row in np.unique(np.linspace(0, len(images) - 1, 64).astype(int)):
+        box = images.table["box"][int(row)]
+        with contextlib.suppress(BadImage):
+            shapes.append(shape_of(images.full_paths()[row], box))
+    if not shapes:
+        raise UserError(f"{images.source}: not one of its training images can be read")
+    sizes = np.array(shapes)
+    height, width = np.median(sizes, axis=0)
+    shape = float(np.median(sizes[:, 0] / sizes[:, 1]))
+    if 1 / 1.5 < shape < 1.5:
+        side = min(224, max(96, 32 * math.ceil(max(height, width) / 32)))
+        size = (side, side)
+    else:
+        long = min(256, max(128, 64 * math.ceil(max(height, width) / 64)))
+        size = (long, long // 2) if shape > 1 else (long // 2, long)
+    tell(f"input size {size[0]} x {size[1]}, from the images' shapes (--size decides)")
+    return settings.model_copy(update={"size": size})
 
 
 def build_story(settings: CTLSettings, parts: Parts, tell: Callable[[str], None]) -> CTLStory:
@@ -154,6 +188,7 @@ def epochs_for(
     Returns the number (at least 1) and the measured images a second, reading included.
     """
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
+    settings = with_size(settings, parts.train, lambda line: None)
     story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
     device = pick_device()
     story.model.to(device).train()

@@ -41,7 +41,7 @@ class CTLSettings(BaseModel):
     last_stride: Literal[1, 2] = 1
     pooling: Literal["auto", "average", "gem", "model"] = "auto"
     projection: Count | None = None
-    size: tuple[Side, Side] = (256, 128)
+    size: tuple[Side, Side] | None = None  # height, width; by default from the images' shapes
     augment: Augment = Augment()
 
     ids: Annotated[int, Field(ge=2)] = 16
@@ -78,7 +78,8 @@ class CTLSettings(BaseModel):
         return warmup, steps if self.milestones is None else self.milestones
 
     def embedder(self) -> EmbedderConfig:
-        """The embedder that the recipe trains."""
+        """The embedder that the recipe trains. `size` must be known by now."""
+        assert self.size is not None
         return EmbedderConfig(
             backbone=self.backbone,
             last_stride=self.last_stride,
