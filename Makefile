@@ -27,7 +27,7 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml $(shell find src -type f -n
 
 $(VENV)/.packages: requirements.lock
 	@PYTHON="$(PYTHON)" sh tools/make_venv.sh "$(VENV)"
-	$(BIN)/python -m pip install --quiet --progress-bar off --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
 lock:
