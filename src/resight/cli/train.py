@@ -70,7 +70,8 @@ def train(
 
         with _resumable(resume), progress_bar("training", None, "batches") as advance:
             outcome = starting.resume(resume, _options(workers, strict), _watcher(advance))
-        report_run(outcome)
+        if starting.is_main():
+            report_run(outcome)
         return
     values: dict[str, Any] = read_yaml(config) if config is not None else {}
     flags = {
@@ -115,7 +116,8 @@ def train(
             _watcher(advance),
             force=force,
         )
-    report_run(outcome)
+    if starting.is_main():
+        report_run(outcome)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

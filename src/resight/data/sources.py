@@ -269,6 +269,8 @@ def _rename(
     notes = [
         f"column {theirs!r} taken as {ours!r}" for ours, theirs in taken.items() if ours != theirs
     ]
+    if "object" not in taken:
+        notes.append("no column 'object': no labels; if there are, --columns object=NAME")
     # A column of the user's that stands in the way of a renamed one keeps its data.
     moved = {
         name: _free(f"{name}_original", table.columns)

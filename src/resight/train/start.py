@@ -61,7 +61,7 @@ def start(
     if settings.backbone == "resnet50" and pick_device().type == "cpu":
         watcher.tell("no GPU: resnet50 will be slow; --backbone resnet18 takes half the time")
     story = build_story(settings, parts, watcher.tell)
-    if PartialState().is_main_process:
+    if is_main():
         Run.create(out, settings, parts.images, force=force)
     PartialState().wait_for_everyone()
     run = Run.open(out)
@@ -246,20 +246,25 @@ def _fit(
         watcher.tell("too few objects to hold any out: the last epoch's embedder is kept")
     options = replace(options, precision=_precision(settings.precision))
     position = fit(story, parts.train, validation, run, options, resume=resume, watcher=watcher)
-    if PartialState().is_main_process:
+    if is_main():
         _finish(run, position, settings)
     return Outcome(run, position, parts)
 
 
+def is_main() -> bool:
+    """Whether this is the only process, or the one of several that talks and writes."""
+    return bool(PartialState().is_main_process)
+
+
 def check_out(out: Path, force: bool) -> None:
     """Check that a run can be written to `out`, before any work; raises UserError."""
-    if PartialState().is_main_process:
+    if is_main():
         check_folder(out, "a training run", mark=RECORD, force=force)
 
 
 def _of_main(watcher: Watcher) -> Watcher:
     """Of several processes only the main one talks."""
-    return watcher if PartialState().is_main_process else Watcher()
+    return watcher if is_main() else Watcher()
 
 
 def _finish(run: Run, position: Position, settings: CTLSettings) -> None:
