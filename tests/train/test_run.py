@@ -120,6 +120,8 @@ def test_the_schedule_of_the_paper() -> None:
     assert rates[0] == 0.1 and rates[4] == 0.5 and rates[9] == rates[39] == 1
     assert rates[40] == pytest.approx(0.1) and rates[69] == pytest.approx(0.1)
     assert rates[70] == pytest.approx(0.01) == pytest.approx(rates[119])
+    shares = CTLSettings(epochs=20, milestones=[0.5, 18])
+    assert shares.schedule() == (1, [10, 18])
 
 
 def test_minutes_become_epochs(shapes: Path) -> None:

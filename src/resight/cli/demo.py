@@ -131,7 +131,9 @@ def _affordable(backbone: str | None, weights: str | None) -> tuple[str, str]:
 def _short(weights: str) -> list[str]:
     """Settings for a short training on few images."""
     lr = "2e-3" if weights == "none" else "5e-4"
-    return ["--set", f"lr={lr}", "--set", "ids=12", "--set", "augment.flip=0"]
+    pairs = [f"lr={lr}", "milestones=[0.7, 0.9]", "ids=12", "augment.flip=0"]
+    pairs += ["augment.erase=0.2", "validate_every=4"]
+    return [word for pair in pairs for word in ("--set", pair)]
 
 
 def _obstacle(source: str, columns: str | None) -> str | None:

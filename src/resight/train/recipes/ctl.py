@@ -50,8 +50,9 @@ class CTLSettings(BaseModel):
     lr: Annotated[float, Field(gt=0)] = 3.5e-4
     weight_decay: Weight = 5e-4
     # By default 1/12, and 1/3 and 7/12 of the epochs: the paper's 10, and 40 and 70, of 120.
+    # A milestone below 1 is a share of the epochs.
     warmup: Annotated[int, Field(ge=0)] | None = None
-    milestones: list[Count] | None = None
+    milestones: list[Annotated[float, Field(gt=0)]] | None = None
     accumulate: Count = 1
 
     variant: Variant = "official"
@@ -74,8 +75,8 @@ class CTLSettings(BaseModel):
     def schedule(self) -> tuple[int, list[int]]:
         """Warm-up epochs, and the epochs at which the rate falls."""
         warmup = self.epochs // 12 if self.warmup is None else self.warmup
-        steps = [round(self.epochs / 3), round(self.epochs * 7 / 12)]
-        return warmup, steps if self.milestones is None else self.milestones
+        steps = [1 / 3, 7 / 12] if self.milestones is None else self.milestones
+        return warmup, [round(step * self.epochs if step < 1 else step) for step in steps]
 
     def embedder(self) -> EmbedderConfig:
         """The embedder that the recipe trains. `size` must be known by now."""
