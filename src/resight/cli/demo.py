@@ -46,6 +46,7 @@ def demo(
 
     if images is not None and images.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{images}: lies inside {out}, which the demo replaces; give another --out")
+    obstacle = _obstacle(str(images), columns) if images is not None else None  # reads it all
     run_verb = partial(_run, context.find_root().command)
     mark = out / ".resight-demo"
     fresh_folder(out, "a demo", mark=mark.name, force=True)
@@ -56,7 +57,6 @@ def demo(
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     run_verb("data", "check", source, "--sheet", str(check), *extra)
-    obstacle = _obstacle(source, columns)
     if obstacle is None:
         run_verb(
             *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
