@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
 OUT ?= demo
-MINUTES ?= 7
+MINUTES ?= 9
 BIN := $(VENV)/bin
 
 .PHONY: demo test setup lint lock clean
