@@ -81,7 +81,7 @@ def test_every_absent_and_misshapen_key_is_reported(tmp_path, state):
     with pytest.raises(UserError) as error:
         load_backbone_weights(untouched, "test_resnet", source)
     assert "not weights of test_resnet: 4 of its" in str(error.value)
-    assert "--partial-weights" in str(error.value)
+    assert "partial_weights=true" in str(error.value)
 
     model = backbone(3)
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -149,3 +149,25 @@ def test_the_input_size_follows_the_images(
     assert settings.size == expected and "from the images' shapes" in told[0]
     given = start.with_size(CTLSettings(size=(32, 64)), load_images(tmp_path), told.append)
     assert given.size == (32, 64)
+
+
+def test_weights_that_fit_in_part(shapes: Path, tmp_path: Path) -> None:
+    """Refused, with the way out; allowed, they are reported key by key."""
+    from safetensors.torch import save_file
+
+    parts = training_parts(load_images(shapes), val_share=0.1, seed=0)
+    settings = CTLSettings(**FAST)
+    state = start.build_story(settings, parts, lambda line: None).embedder.backbone.state_dict()
+    state = {key: value.contiguous() + 1 for key, value in state.items()}
+    dropped = next(iter(state))
+    del state[dropped]
+    save_file(state, tmp_path / "w.safetensors")
+    given = {"weights": str(tmp_path / "w.safetensors")}
+    with pytest.raises(UserError, match="partial_weights=true"):
+        start.build_story(CTLSettings(**FAST | given), parts, lambda line: None)
+    told: list[str] = []
+    allowed = CTLSettings(**FAST | given, partial_weights=True)
+    story = start.build_story(allowed, parts, told.append)
+    assert any(dropped in line and "not in the file" in line for line in told)
+    loaded = story.embedder.backbone.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())

@@ -68,7 +68,11 @@ def load_backbone_weights(model: nn.Module, name: str, source: str, partial: boo
             f"--weights {source}: these are not weights of {name}: {bad} of its "
             f"{bad + match.loaded} tensors are absent or of another shape "
             f"({', '.join(first)}, ...); choose the right --backbone"
-            + (", or --partial-weights to load what fits" if match.loaded else "")
+            + (
+                "; or train with --set partial_weights=true to load what fits"
+                if match.loaded
+                else ""
+            )
         )
     return match
 

@@ -125,13 +125,15 @@ def build_story(settings: CTLSettings, parts: Parts, tell: Callable[[str], None]
     embedder = Embedder(settings.embedder())
     if embedder.config.last_stride != settings.last_stride:
         tell(f"{settings.backbone} has no last stride to remove; it is kept")
-    initial_weights(embedder, settings.weights, tell)
+    initial_weights(embedder, settings.weights, settings.partial_weights, tell)
     classes = {name: k for k, name in enumerate(parts.train.objects())}
     labels = [classes[name] for name in parts.train.table["object"]]
     return RECIPES[settings.recipe][1](settings, embedder, labels)
 
 
-def initial_weights(embedder: Embedder, source: str, tell: Callable[[str], None]) -> None:
+def initial_weights(
+    embedder: Embedder, source: str, partial: bool, tell: Callable[[str], None]
+) -> None:
     """Load "none", "auto" (imagenet, or none when the hub is out of reach), a file, an embedder."""
     if source == "none":
         tell("no pretrained weights: training starts from random ones")
@@ -144,7 +146,7 @@ def initial_weights(embedder: Embedder, source: str, tell: Callable[[str], None]
     name = embedder.config.backbone
     try:
         match = load_backbone_weights(
-            embedder.backbone, name, "imagenet" if source == "auto" else source
+            embedder.backbone, name, "imagenet" if source == "auto" else source, partial
         )
     except UserError as error:
         if source != "auto":

@@ -38,6 +38,7 @@ class CTLSettings(BaseModel):
     recipe: Literal["ctl"] = "ctl"
     backbone: str = "resnet50"
     weights: str = "imagenet"
+    partial_weights: bool = False
     last_stride: Literal[1, 2] = 1
     pooling: Literal["auto", "average", "gem", "model"] = "auto"
     projection: Count | None = None
