@@ -102,7 +102,7 @@ scalar = st.integers() | st.booleans() | st.floats(allow_nan=False) | st.text(ma
 
 @given(path=st.lists(st.text("abc", min_size=1, max_size=2), min_size=1, max_size=3), value=scalar)
 def test_a_pair_sets_what_yaml_reads(path, value):
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n")
+    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n")
     inner: Any = apply_pairs({}, [".".join(path) + "=" + text])
     for part in path:
         assert list(inner) == [part]
