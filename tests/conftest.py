@@ -14,13 +14,13 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from command import TINY
+
 # The same examples each time, so that a change is judged by the change; HYPOTHESIS_PROFILE=explore
 # looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-
-from command import TINY
 
 
 @pytest.fixture(scope="session")
