@@ -171,3 +171,16 @@ def test_weights_that_fit_in_part(shapes: Path, tmp_path: Path) -> None:
     assert any(dropped in line and "not in the file" in line for line in told)
     loaded = story.embedder.backbone.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_when_time_is_up_the_epoch_is_the_last(shapes: Path, tmp_path: Path) -> None:
+    """It is validated and saved like any last one, and the run counts as finished."""
+    out = tmp_path / "run"
+    settings = CTLSettings(**FAST | {"epochs": 500}, validate_every=400)
+    told: list[str] = []
+    options = LoopOptions(workers=0, max_minutes=0.02)
+    outcome = start.start(settings, load_images(shapes), out, options, Watcher(tell=told.append))
+    assert 1 <= outcome.position.epoch < 400
+    assert any("time is up" in line for line in told)
+    assert outcome.position.best_epoch == outcome.position.epoch
+    assert start.Run.open(out).record["finished"]

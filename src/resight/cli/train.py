@@ -112,7 +112,7 @@ def train(
             settings,
             image_set,
             out,
-            _options(workers, strict),
+            _options(workers, strict, minutes),
             _watcher(advance),
             force=force,
         )
@@ -149,10 +149,12 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _options(workers: int | None, strict: bool) -> Any:
+def _options(workers: int | None, strict: bool, minutes: float | None = None) -> Any:
     from resight.train.loop import LoopOptions
 
-    return LoopOptions(workers=workers, strict=strict)
+    # The estimate may be wrong, on a machine that gets busy: a fifth more, and no longer.
+    limit = 1.2 * minutes if minutes is not None else None
+    return LoopOptions(workers=workers, strict=strict, max_minutes=limit)
 
 
 def _watcher(advance: Any) -> Any:

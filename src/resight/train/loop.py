@@ -26,6 +26,8 @@ from resight.train import checkpoint
 from resight.train.rundir import Run
 from resight.train.validate import Validation
 
+_PAUSE = 30.0  # seconds between the checkpoints of short epochs
+
 
 class Story(Protocol):
     """A recipe, built: the loop asks it for all that is its own.
@@ -50,13 +52,14 @@ class Story(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How the loop runs; none of it changes the outcome but `precision`."""
+    """How the loop runs; only `precision` and `max_minutes` change the outcome."""
 
     precision: str = "no"
     workers: int | None = None
     checkpoint_minutes: float = 10.0
     log_every: int = 10
     strict: bool = False
+    max_minutes: float | None = None  # the epoch in which they pass is the last one
 
 
 @dataclass
@@ -148,15 +151,26 @@ class _Trainer:
         self, images: ImageSet, validation: Validation | None, stopped: Callable[[], bool]
     ) -> None:
         self.began = time.monotonic() - self.position.seconds
-        self.saved = time.monotonic()
-        while self.position.epoch < self.story.epochs:
+        self.saved = time.monotonic() - _PAUSE
+        final = self.position.epoch >= self.story.epochs
+        while not final:
             self._epoch(images, stopped)
             self.position.epoch += 1
             self.position.batch = 0
+            late = self._agreed(self._time_is_up())
+            final = late or self.position.epoch == self.story.epochs
             if self.accelerator.is_main_process:
-                self._validate(validation)
+                self._validate(validation, final)
             self.accelerator.wait_for_everyone()
-            self.save()
+            # Of epochs that take a second, not each is worth a checkpoint.
+            if self._agreed(final or time.monotonic() - self.saved >= _PAUSE):
+                self.save()
+            if late:
+                self.watcher.tell(f"time is up after {self.position.epoch} epochs")
+
+    def _time_is_up(self) -> bool:
+        limit = self.options.max_minutes
+        return limit is not None and time.monotonic() - self.began > 60 * limit
 
     def _epoch(self, images: ImageSet, stopped: Callable[[], bool]) -> None:
         story, place = self.story, self.position
@@ -239,9 +253,9 @@ class _Trainer:
         }
         self.run.log(entry | {"lr": rate, "images_per_second": round(speed, 1)} | values)
 
-    def _validate(self, validation: Validation | None) -> None:
+    def _validate(self, validation: Validation | None, final: bool) -> None:
         place = self.position
-        score, final = 0.0, place.epoch == self.story.epochs
+        score = 0.0
         if validation is not None:
             if not (final or place.epoch % validation.every == 0):
                 return

@@ -195,10 +195,13 @@ def epochs_for(
     device = pick_device()
     story.model.to(device).train()
     batches = story.batches(0, 0, 1)
-    steps, taken, began = 8, 0, time.perf_counter()
+    steps, taken, startup = 8, 0, 0.0
+    began = time.perf_counter()
     for k, batch in enumerate(
         loader(Pictures(parts.train, story.embedder.preprocess, story.augment), batches, workers)
     ):
+        if k == 0:  # starting the readers costs this much in every epoch
+            startup = time.perf_counter() - began
         if k == 2:  # the first steps warm up
             taken, began = 0, time.perf_counter()
         if k == steps:
@@ -211,7 +214,9 @@ def epochs_for(
         taken += len(batch.rows)
     rate = taken / max(time.perf_counter() - began, 1e-9)
     # An image of the validation costs about a third of one trained on.
-    an_epoch = (sum(map(len, batches)) + len(parts.val) / 3) / max(rate, 1e-9)
+    validated = len(parts.val) / 3 / settings.validate_every
+    an_epoch = (sum(map(len, batches)) + validated) / max(rate, 1e-9)
+    an_epoch += startup * (1 + 1 / settings.validate_every)
     return max(1, int(60 * minutes / an_epoch)), rate
 
 
