@@ -14,7 +14,6 @@ from resight.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resight.data.decode import BadImage
     from resight.train.start import Outcome
 
 
@@ -51,6 +50,41 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise UserError(f"--columns {text}: {part.strip()!r} is not of the form object=sku")
         pairs[ours.strip()] = theirs.strip()
     return pairs
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """ "256x128" or "224" as (height, width). Raises UserError for anything else."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(8 <= number <= 4096 for number in numbers):
+        raise UserError(f"--size {text}: not HEIGHTxWIDTH or one number, from 8 to 4096 pixels")
+    return numbers[0], numbers[-1]
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """ "1,0.707" as numbers. Raises UserError for anything else."""
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0.05 <= scale <= 8 for scale in scales):
+        raise UserError(f"--scales {text}: not numbers from 0.05 to 8 with commas between")
+    return scales
+
+
+def report_skipped(skipped: list[dict[str, str]]) -> None:
+    """Name the images that a long job passed over: the first ten, and how many in all."""
+    for bad in skipped[:10]:
+        note(f"skipped {bad['path']}: {bad['reason']}")
+    if skipped:
+        more = f" (and {len(skipped) - 10:,} more)" if len(skipped) > 10 else ""
+        count = "1 bad image" if len(skipped) == 1 else f"{len(skipped):,} bad images"
+        note(f"{count} skipped{more}; 'resight data check' says what is wrong")
 
 
 @contextmanager
@@ -119,16 +153,6 @@ class _PlainProgress:
 def print_json(content: Any) -> None:
     """One JSON object on stdout."""
     print(json.dumps(content, ensure_ascii=False))
-
-
-def report_skipped(skipped: list[BadImage]) -> None:
-    """Name the images that a long job passed over: the first ten, and how many in all."""
-    for bad in skipped[:10]:
-        note(f"skipped {bad.path}: {bad.reason}")
-    if len(skipped) > 10:
-        note(f"... and {len(skipped) - 10:,} more")
-    if skipped:
-        note(f"{len(skipped):,} images were skipped; 'resight data check' lists what is wrong")
 
 
 def report_run(outcome: Outcome) -> None:

@@ -44,8 +44,14 @@ def embed(
 
       resight embed resnet50 photos/ -o features/plain --weights imagenet --size 224 --dtype float16
     """
-    from resight.cli.common import note, parse_columns, progress_bar
-    from resight.cli.train import parse_size
+    from resight.cli.common import (
+        note,
+        parse_columns,
+        parse_scales,
+        parse_size,
+        progress_bar,
+        report_skipped,
+    )
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.features.compute import EmbedOptions
@@ -72,27 +78,3 @@ def embed(
     report_skipped(features.info.get("skipped", []))
     note(f"{len(features):,} x {features.shape[1]} {features.dtype}")
     print(out)
-
-
-def parse_scales(text: str) -> tuple[float, ...]:
-    """ "1,0.707" as numbers. Raises UserError for anything else."""
-    from resight.errors import UserError
-
-    try:
-        scales = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        scales = ()
-    if not scales or not all(0.05 <= scale <= 8 for scale in scales):
-        raise UserError(f"--scales {text}: not numbers from 0.05 to 8 with commas between")
-    return scales
-
-
-def report_skipped(skipped: list[dict[str, str]]) -> None:
-    """Name the images that a long job passed over: the first ten, and how many in all."""
-    from resight.cli.common import note
-
-    for bad in skipped[:10]:
-        note(f"skipped {bad['path']}: {bad['reason']}")
-    if skipped:
-        more = f" (and {len(skipped) - 10:,} more)" if len(skipped) > 10 else ""
-        note(f"{len(skipped):,} bad images skipped{more}; 'resight data check' says what is wrong")

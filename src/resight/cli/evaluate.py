@@ -62,9 +62,15 @@ def evaluate(
 
       resight evaluate resnet50 --weights imagenet --size 224 --data photos/
     """
-    from resight.cli.common import note, parse_columns, print_json, progress_bar
-    from resight.cli.embed import parse_scales, report_skipped
-    from resight.cli.train import parse_size
+    from resight.cli.common import (
+        note,
+        parse_columns,
+        parse_scales,
+        parse_size,
+        print_json,
+        progress_bar,
+        report_skipped,
+    )
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.evaluate import run

@@ -39,9 +39,7 @@ def index(
 
       resight index features/shop --out galleries/shop
     """
-    from resight.cli.common import note, parse_columns, progress_bar
-    from resight.cli.embed import report_skipped
-    from resight.cli.train import parse_size
+    from resight.cli.common import note, parse_columns, parse_size, progress_bar, report_skipped
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.features.compute import EmbedOptions

@@ -91,18 +91,17 @@ def _one_line_each(answers: list[Answer]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table()
-    for column in ("query", "first hit", "similarity", "rank of the right one"):
-        table.add_column(column)
+    truth = any(answer.object is not None for answer in answers)
+    table = Table("query", "first hit", "similarity", *(["rank of the right one"] * truth))
     for answer in answers:
         if not answer.hits:
             continue
         first = answer.hits[0]
         right = [str(hit.rank) for hit in answer.hits if hit.object == answer.object]
         found = (right or [f"not in the first {len(answer.hits)}"])[0] if answer.object else ""
-        name = _marked(first.object, answer.object)
+        name = _marked(first.object or Path(first.path).name, answer.object)
         query = answer.object or Path(answer.path).name
-        table.add_row(escape(query), name, f"{first.similarity:.3f}", found)
+        table.add_row(escape(query), name, f"{first.similarity:.3f}", *([found] * truth))
     return table
 
 

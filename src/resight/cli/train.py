@@ -54,7 +54,7 @@ def train(
 
       resight train --resume runs/shop
     """
-    from resight.cli.common import parse_columns, progress_bar, report_run
+    from resight.cli.common import parse_columns, parse_size, progress_bar, report_run
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.settings import apply_pairs, build, dump_yaml, read_yaml
@@ -118,22 +118,6 @@ def train(
         )
     if starting.is_main():
         report_run(outcome)
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """ "256x128" or "224" as (height, width). Raises UserError for anything else."""
-    from resight.errors import UserError
-
-    if text is None:
-        return None
-    parts = text.lower().replace("×", "x").split("x")
-    try:
-        numbers = [int(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(8 <= number <= 4096 for number in numbers):
-        raise UserError(f"--size {text}: not HEIGHTxWIDTH or one number, from 8 to 4096 pixels")
-    return numbers[0], numbers[-1]
 
 
 @contextmanager
