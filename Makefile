@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
 OUT ?= demo
-MINUTES ?= 9
+MINUTES ?=
 BIN := $(VENV)/bin
 
 .PHONY: demo test setup lint lock clean
 
 demo: setup
-	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" --minutes $(MINUTES) $(ARGS)
+	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracles import ranking
+from tests.oracles.sliced import OnlySlices
 
 from resight.evaluate.csr import Csr
 from resight.evaluate.ranks import Ranks, positive_ranks
@@ -160,22 +161,11 @@ def test_memory_maps_of_any_type(tmp_path, kind):
 
 
 def test_anything_that_can_be_sliced():
-    class Shards:
-        def __init__(self, rows):
-            self._rows, self.shape = rows, rows.shape
-
-        def __len__(self):
-            return len(self._rows)
-
-        def __getitem__(self, key):
-            assert isinstance(key, slice)
-            return self._rows[key]
-
     rng = np.random.default_rng(9)
     rows = rng.normal(size=(40, 6)).astype(np.float32)
     lists = tuple(Csr.from_lists(part) for part in random_lists(rng, 9, 31))
     one = positive_ranks(rows[:9], rows[9:], *lists)
-    two = positive_ranks(Shards(rows[:9]), Shards(rows[9:]), *lists, block_bytes=500)
+    two = positive_ranks(OnlySlices(rows[:9]), OnlySlices(rows[9:]), *lists, block_bytes=500)
     np.testing.assert_array_equal(one.rank, two.rank)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracles import retrieval
+from tests.oracles.sliced import OnlySlices
 
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
@@ -154,23 +155,12 @@ def test_the_number_of_features_must_be_that_of_the_images():
 
 
 def test_features_that_only_slice():
-    class Shards:
-        def __init__(self, rows):
-            self._rows, self.shape = rows, rows.shape
-
-        def __len__(self):
-            return len(self._rows)
-
-        def __getitem__(self, key):
-            assert isinstance(key, slice)
-            return self._rows[key]
-
     rng = np.random.default_rng(1)
     images = random_set(rng, 60, True)
     features = rng.normal(size=(60, 4)).astype(np.float16)
     for level in ("image", "object"):
         one = evaluate(features, images, level=level)
-        two = evaluate(Shards(features), images, level=level)
+        two = evaluate(OnlySlices(features), images, level=level)
         assert one.per_query.equals(two.per_query)
 
 

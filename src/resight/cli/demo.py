@@ -20,7 +20,7 @@ def demo(
         Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 7.0,
+    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 9.0,
     backbone: Annotated[
         str | None, typer.Option(help="timm name; by default resnet18, or a tiny one offline.")
     ] = None,

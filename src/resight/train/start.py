@@ -87,7 +87,8 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
             "put them back, or start a new run"
         )
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
-    story = build_story(settings.model_copy(update={"weights": "none"}), parts, watcher.tell)
+    # The checkpoint brings the weights: nothing is to be loaded, or told of, here.
+    story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
     return _fit(run, settings, story, parts, options, watcher, resume=True)
 
 
