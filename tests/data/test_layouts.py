@@ -36,10 +36,14 @@ def test_market_1501(market):
         ("bounding_box_test/0007_c2s1_000002_00.jpg", "0007", "2", "test", "gallery"),
     ]
     assert images.missing() == []
+    assert images.layout == "market1501"
     assert images.notes == (
-        "Market-1501 bounding_box_train: 2 images, published 12,936",
-        "Market-1501 query: 1 images, published 3,368",
-        "Market-1501 bounding_box_test: 2 images, published 15,913",
+        "Market-1501: 2 training images, published 12,936",
+        "Market-1501: 1 training objects, published 751",
+        "Market-1501: 1 query images, published 3,368",
+        "Market-1501: 1 query objects, published 750",
+        "Market-1501: 2 gallery images without junk, published 15,913",
+        "Market-1501: 1 gallery distractors, published 2,798",
     )
 
 
@@ -54,8 +58,24 @@ def test_an_index_file_comes_before_the_layout(market):
     assert load_images(market).objects() == ["x"]
 
 
-def test_two_of_the_folders_are_no_market_1501(market):
+def test_a_part_is_missing(market):
     for path in (market / "query").iterdir():
         path.unlink()
     (market / "query").rmdir()
-    assert set(load_images(market).objects()) == {"bounding_box_train", "bounding_box_test"}
+    with pytest.raises(UserError) as caught:
+        load_images(market)
+    message = str(caught.value)
+    assert "not a whole Market-1501: missing query/" in message
+    assert "found bounding_box_train/, bounding_box_test/" in message
+    assert "https://" in message and "academic" in message
+    plain = load_images(market, layout="folder")
+    assert set(plain.objects()) == {"bounding_box_train", "bounding_box_test"}
+
+
+def test_a_layout_asked_for_by_name(market, tmp_path_factory):
+    assert load_images(market, layout="market1501").layout == "market1501"
+    other = tmp_path_factory.mktemp("other")
+    with pytest.raises(UserError, match="found none of its parts"):
+        load_images(other, layout="market1501")
+    with pytest.raises(UserError, match="--layout market: none of folder, market1501"):
+        load_images(other, layout="market")

@@ -38,13 +38,14 @@ class ImageSet:
     `table` always has the columns of `SCHEMA` (null where unknown: no object, no camera, no
     split; a null role means both query and gallery; `box` is x1, y1, x2, y2 in pixels of the
     upright image) and carries the user's own columns along. `source` says where it was read
-    from, `notes` what the reader decided on the way.
+    from, `layout` is the benchmark whose layout it was in, `notes` what the reader decided.
     """
 
     table: pl.DataFrame
     root: Path
     source: str = ""
     notes: tuple[str, ...] = ()
+    layout: str = ""
 
     def __len__(self) -> int:
         return self.table.height

@@ -12,6 +12,7 @@ import polars as pl
 
 from resight.data import layouts
 from resight.data.imageset import SCHEMA, ImageSet, check, normalise
+from resight.data.layouts.layout import Layout
 from resight.errors import UserError
 
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2"
@@ -47,7 +48,11 @@ _CORNERS = (
 
 
 def load_images(
-    source: str | Path, *, columns: Mapping[str, str] | None = None, unlabelled: bool = False
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    unlabelled: bool = False,
+    layout: str | None = None,
 ) -> ImageSet:
     """Read an image set from a folder, a CSV or Parquet file, or a benchmark's own layout.
 
@@ -60,6 +65,7 @@ def load_images(
       ours to the file's, e.g. {"object": "sku"}.
 
     `unlabelled` ignores what a folder would say about objects, an index file in it included.
+    `layout` names a benchmark's layout in place of recognising it, or "folder" for none.
 
     Raises UserError: nothing there, no images in it, columns or values that are wrong (all are
     listed, each with file and line), or not one of the named images exists.
@@ -67,7 +73,15 @@ def load_images(
     path = Path(source)
     if not path.exists():
         raise UserError(f"{path}: not found; give a folder of images, or a CSV or Parquet file")
-    images = _from_folder(path, columns, unlabelled) if path.is_dir() else _from_file(path, columns)
+    known = {one.name: one for one in layouts.LAYOUTS}
+    if layout is not None and layout not in known and layout != "folder":
+        raise UserError(f"--layout {layout}: none of folder, {', '.join(known)}")
+    if not path.is_dir():
+        images = _from_file(path, columns)
+    elif layout in known:
+        images = _from_layout(path, known[layout])
+    else:
+        images = _from_folder(path, columns, unlabelled, plain=layout == "folder")
     if not any(p.is_file() for p in images.full_paths()):
         raise UserError(
             f"{images.source}: none of its {len(images):,} images exists, the first would be "
@@ -76,17 +90,23 @@ def load_images(
     return images
 
 
-def _from_folder(folder: Path, columns: Mapping[str, str] | None, unlabelled: bool) -> ImageSet:
-    if not unlabelled:
+def _from_layout(folder: Path, layout: Layout) -> ImageSet:
+    table, notes = layout.load(folder)
+    table = normalise(table)
+    check(table, str(folder))
+    return ImageSet(table, folder, str(folder), notes, layout.name)
+
+
+def _from_folder(
+    folder: Path, columns: Mapping[str, str] | None, unlabelled: bool, plain: bool
+) -> ImageSet:
+    if not unlabelled and not plain:
         for name in INDEX_NAMES:
             if (folder / name).is_file():
                 return _from_file(folder / name, columns)
         for layout in layouts.LAYOUTS:
             if layout.recognise(folder):
-                rows, remarks = layout.read(folder)
-                rows = normalise(rows)
-                check(rows, str(folder))
-                return ImageSet(rows, folder, str(folder), remarks)
+                return _from_layout(folder, layout)
     if columns:
         raise UserError(f"{folder}: --columns needs a table, and no {INDEX_NAMES[0]} lies in here")
     found, notes = _walk(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from resight.data.layouts.layout import Count, Layout, images_in
 from resight.errors import UserError
 
 _FOLDERS = {
@@ -20,37 +21,45 @@ _FOLDERS = {
     "bounding_box_test": ("test", "gallery"),
 }
 _NAME = re.compile(r"(-1|\d+)_c(\d)")
-# images, objects: section 3 of the paper, and the released files
-_PUBLISHED = {"bounding_box_train": 12_936, "query": 3_368, "bounding_box_test": 15_913}
+_SCHEMA = {name: pl.String() for name in ("path", "object", "camera", "split", "role")}
 
 
-def recognise(folder: Path) -> bool:
-    """Whether the three folders are there."""
-    return all((folder / name).is_dir() for name in _FOLDERS)
-
-
-def read(folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """The images with person and camera; the notes name counts that differ from the published.
+def read(folder: Path, title: str = "Market-1501") -> pl.DataFrame:
+    """The images with person and camera.
 
     Raises UserError when a file's name does not follow the layout.
     """
     rows: list[tuple[str, str | None, str, str, str | None]] = []
-    notes = []
     for name, (split, role) in _FOLDERS.items():
-        count = 0
-        for path in sorted((folder / name).glob("*.jpg")):
+        for path in images_in(folder, name):
             match = _NAME.match(path.name)
             if match is None:
-                raise UserError(f"{path}: not a Market-1501 name like 0002_c1s1_000451_03.jpg")
+                raise UserError(f"{path}: not a {title} name like 0002_c1s1_000451_03.jpg")
             person, camera = match.groups()
             if person == "-1":
                 continue
             # A distractor is nobody: its object is unknown, so it can only be in the way.
             known = person if int(person) > 0 else None
             rows.append((f"{name}/{path.name}", known, camera, split, role))
-            count += 1
-        if count != _PUBLISHED[name]:
-            notes.append(f"Market-1501 {name}: {count:,} images, published {_PUBLISHED[name]:,}")
-    columns = ["path", "object", "camera", "split", "role"]
-    schema = {column: pl.String() for column in columns}
-    return pl.DataFrame(rows, schema=schema, orient="row"), tuple(notes)
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+_TRAIN = pl.col("split") == "train"
+_QUERY, _GALLERY = pl.col("role") == "query", pl.col("role") == "gallery"
+LAYOUT = Layout(
+    name="market1501",
+    title="Market-1501",
+    page="https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html",
+    terms="academic research",
+    parts=tuple(f"{name}/" for name in _FOLDERS),
+    signature=("bounding_box_train/", "bounding_box_test/"),
+    counts=(  # section 3 of the paper, and the released files
+        Count("training images", (12_936,), _TRAIN),
+        Count("training objects", (751,), _TRAIN, objects=True),
+        Count("query images", (3_368,), _QUERY),
+        Count("query objects", (750,), _QUERY, objects=True),
+        Count("gallery images without junk", (15_913,), _GALLERY),
+        Count("gallery distractors", (2_798,), _GALLERY & pl.col("object").is_null()),
+    ),
+    read=read,
+)
