@@ -14,7 +14,7 @@ from PIL import Image
 from resight.data.imageset import ImageSet, normalise
 from resight.evaluate.report import write_report
 from resight.evaluate.report.hits import first_hits, first_right, sample_negatives, searched
-from resight.evaluate.report.page import open_thumbnails
+from resight.evaluate.report.thumbnails import open_thumbnails
 from resight.evaluate.scores import evaluate
 
 HOSTILE = "<script>alert('1')</script>&\"x\""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +12,17 @@ import numpy as np
 import polars as pl
 
 from resight.evaluate.report import hits as found
+from resight.evaluate.report.render import write_page
+from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
 from resight.evaluate.report.words import describe, ties_in_words
 from resight.evaluate.scores import Scores
 from resight.evaluate.units import Rows
-from resight.files import write_text
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from resight.data.imageset import ImageSet
 
-SIDE = 96  # pixels of a thumbnail's longer side
 BEST, WORST, HITS = 8, 16, 10
 _LISTED = 12  # objects and cameras named in the tables
-
-LoadThumbnail = Callable[[int], "Image | None"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,12 @@ def write_report(
 
     Raises ValueError without scores, OSError when the page can't be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
     if not scores:
         raise ValueError("a report needs at least one Scores")
     first = next((one for one in scores if one.protocol.level == "image"), scores[0])
-    template = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    page = environment.from_string(template).render(
+    return write_page(
+        Path(path),
+        "page.html.j2",
         title=title,
         source=imageset.source,
         command=command,
@@ -92,8 +82,6 @@ def write_report(
         ties=ties_in_words(first.protocol.ties),
         **_details(scores, first, features, load_thumbnail or open_thumbnails(imageset)),
     )
-    write_text(Path(path), page)
-    return Path(path)
 
 
 def _column(one: Scores) -> dict[str, Any]:
@@ -197,45 +185,9 @@ class _Pictures:
 
     def of_row(self, row: int, hit: found.Hit | None = None) -> _Picture:
         if row not in self._made:
-            self._made[row] = _data_uri(self._load(row))
+            self._made[row] = data_uri(self._load(row))
         path, name = self._table.select("path", "object").row(row)
         return _Picture(self._made[row], path, name, hit)
 
     def of_hit(self, hit: found.Hit) -> _Picture:
         return self.of_row(hit.row, hit)
-
-
-def _data_uri(picture: Image | None) -> str:
-    if picture is None:
-        return ""
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    content = io.BytesIO()
-    small.save(content, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def open_thumbnails(imageset: ImageSet) -> LoadThumbnail:
-    """Open a row's file, upright, cut out its box, make it small; None where that fails."""
-
-    def load(row: int) -> Image | None:
-        from PIL import Image as images
-        from PIL import ImageOps
-
-        try:
-            with images.open(imageset.full_paths()[row]) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                box = imageset.table["box"][row]
-                if box is not None:
-                    x1, y1, x2, y2 = box
-                    picture = picture.crop((round(x1), round(y1), round(x2), round(y2)))
-                if picture.mode in ("RGBA", "LA", "P"):  # what is transparent is shown on white
-                    picture = picture.convert("RGBA")
-                    ground = images.new("RGBA", picture.size, "white")
-                    picture = images.alpha_composite(ground, picture)
-                picture.thumbnail((SIDE, SIDE))
-                return picture.convert("RGB")
-        except (OSError, ValueError, SyntaxError, images.DecompressionBombError):
-            return None
-
-    return load

@@ -41,17 +41,17 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _figure(into: list[str]) -> Iterator[Axes]:
-    """Axes to draw on; the SVG is appended to `into`."""
+def figure(into: list[str], size: tuple[float, float] = (5.2, 3.1)) -> Iterator[Axes]:
+    """Axes to draw on, `size` in inches; the SVG is appended to `into`."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 3.1), layout="constrained")
-        axes = figure.subplots()
+        canvas = Figure(figsize=size, layout="constrained")
+        axes = canvas.subplots()
         yield axes
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+        canvas.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     into.append(re.sub(r"font-family: [^;]*; ", "", svg))  # the page's font instead
@@ -60,7 +60,7 @@ def _figure(into: list[str]) -> Iterator[Axes]:
 def cmc_curve(scores: Sequence[Scores], length: int = 50) -> str:
     """R@K against K, one line a level."""
     svg: list[str] = []
-    with _figure(svg) as axes:
+    with figure(svg) as axes:
         for one in scores:
             level = one.protocol.level
             curve = 100 * one.cmc(min(length, max(one.gallery, 1)))
@@ -75,7 +75,7 @@ def ap_histogram(scores: Sequence[Scores]) -> str:
     """How many queries have which AP, one outline a level."""
     svg: list[str] = []
     bins = np.linspace(0, 1, 21)
-    with _figure(svg) as axes:
+    with figure(svg) as axes:
         for one in scores:
             level = one.protocol.level
             values = one.per_query["AP"].to_numpy()
@@ -94,7 +94,7 @@ def similarity_histogram(positive: NDArray[np.float64], negative: NDArray[np.flo
     both = np.concatenate((positive, negative))
     low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
     bins = np.linspace(low, high if high > low else low + 1e-3, 41)
-    with _figure(svg) as axes:
+    with figure(svg) as axes:
         for values, colour, label in ((negative, _WRONG, "wrong"), (positive, _RIGHT, "right")):
             counts, _ = np.histogram(values, bins)
             shares = 100 * counts / max(len(values), 1)
@@ -110,7 +110,7 @@ def object_histogram(means: NDArray[np.float64], level: str) -> str:
     from matplotlib.ticker import MaxNLocator
 
     svg: list[str] = []
-    with _figure(svg) as axes:
+    with figure(svg) as axes:
         counts, bins = np.histogram(means, np.linspace(0, 1, 21))
         axes.stairs(counts, bins, color=_COLOURS[level], fill=True, alpha=0.6)
         axes.set(xlabel="mean AP of an object's queries", ylabel="objects", xlim=(0, 1))

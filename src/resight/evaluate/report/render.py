@@ -1,0 +1,28 @@
+"""Templates to pages: everything that a page needs is in its one file."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from resight.files import write_text
+
+
+def write_page(path: Path, template: str, /, **values: Any) -> Path:
+    """Fill the template of this name, write the page, whole or not at all; its path.
+
+    Names from outside are escaped; a value that the template wants and lacks is an error.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    folder = resources.files(__package__)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    write_text(Path(path), environment.get_template(template).render(**values))
+    return Path(path)

@@ -1,0 +1,54 @@
+"""Small pictures of the rows of an image set, to put inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from resight.data.imageset import ImageSet
+
+SIDE = 96  # pixels of a thumbnail's longer side
+
+LoadThumbnail = Callable[[int], "Image | None"]
+
+
+def data_uri(picture: Image | None) -> str:
+    """The picture as a JPEG inside an address; empty where there is none."""
+    if picture is None:
+        return ""
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def open_thumbnails(imageset: ImageSet) -> LoadThumbnail:
+    """Open a row's file, upright, cut out its box, make it small; None where that fails."""
+
+    def load(row: int) -> Image | None:
+        from PIL import Image as images
+        from PIL import ImageOps
+
+        try:
+            with images.open(imageset.full_paths()[row]) as opened:
+                picture = ImageOps.exif_transpose(opened)
+                box = imageset.table["box"][row]
+                if box is not None:
+                    x1, y1, x2, y2 = box
+                    picture = picture.crop((round(x1), round(y1), round(x2), round(y2)))
+                if picture.mode in ("RGBA", "LA", "P"):  # what is transparent is shown on white
+                    picture = picture.convert("RGBA")
+                    ground = images.new("RGBA", picture.size, "white")
+                    picture = images.alpha_composite(ground, picture)
+                picture.thumbnail((SIDE, SIDE))
+                return picture.convert("RGB")
+        except (OSError, ValueError, SyntaxError, images.DecompressionBombError):
+            return None
+
+    return load
