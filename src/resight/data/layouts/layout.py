@@ -11,6 +11,11 @@ import polars as pl
 from resight.errors import UserError
 
 
+# The rows that most counts are about.
+TRAIN, TEST = pl.col("split") == "train", pl.col("split") == "test"
+QUERY, GALLERY = TEST & (pl.col("role") == "query"), TEST & (pl.col("role") == "gallery")
+
+
 @dataclass(frozen=True)
 class Count:
     """A published count of a benchmark, and how it is counted in a table.
@@ -99,6 +104,11 @@ def words(path: Path, columns: int, skip: int = 0) -> list[list[str]]:
     skip: lines of a header. Empty lines are passed over. Raises UserError with file and line when
     a line has fewer words, or the file is no text.
     """
+    return [parts for _, parts in numbered(path, columns, skip)]
+
+
+def numbered(path: Path, columns: int, skip: int = 0) -> list[tuple[int, list[str]]]:
+    """As `words`, each with the number of its line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -110,5 +120,5 @@ def words(path: Path, columns: int, skip: int = 0) -> list[list[str]]:
             continue
         if len(parts) < columns:
             raise UserError(f"{path}, line {number}: {len(parts)} words, {columns} are needed")
-        result.append([part.strip() for part in parts])
+        result.append((number, [part.strip() for part in parts]))
     return result
