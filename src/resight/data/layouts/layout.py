@@ -10,7 +10,6 @@ import polars as pl
 
 from resight.errors import UserError
 
-
 # The rows that most counts are about.
 TRAIN, TEST = pl.col("split") == "train", pl.col("split") == "test"
 QUERY, GALLERY = TEST & (pl.col("role") == "query"), TEST & (pl.col("role") == "gallery")
