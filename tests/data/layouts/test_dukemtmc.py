@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.pictures import save
+from tests.vectors import angles
 
 from resight.data.sources import load_images
 from resight.errors import UserError
+from resight.evaluate.catalogue import protocol
+from resight.evaluate.scores import evaluate
 
 
 @pytest.fixture
@@ -61,3 +64,15 @@ def test_a_strange_name(duke):
     save(duke / "query" / "0005-2.jpg")
     with pytest.raises(UserError, match=r"0005-2\.jpg: not a DukeMTMC-reID name like 0005_c2_f"):
         load_images(duke)
+
+
+def test_duke_by_hand(duke):
+    """The query at 0 degrees; by its camera at 0 (junk), the distractor at 10, its match at 20.
+
+    Without the junk the match has rank 2: AP 1/2, R@1 0.
+    """
+    images = load_images(duke)
+    summary = evaluate(angles(5, 5, 0, 0, 20, 10), images, protocol=protocol("dukemtmc")).summary()
+    assert summary["mAP"] == pytest.approx(1 / 2)
+    assert summary["R@1"] == 0
+    assert (summary["queries"], summary["gallery"]) == (1, 3)

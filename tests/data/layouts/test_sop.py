@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.pictures import save
+from tests.vectors import angles
 
 from resight.data.sources import load_images
 from resight.errors import UserError
+from resight.evaluate.catalogue import protocol
+from resight.evaluate.scores import evaluate
 
 HEADER = "image_id class_id super_class_id path\n"
 
@@ -62,3 +65,18 @@ def test_a_broken_list(sop, text, message):
     (sop / "Ebay_test.txt").write_text(text)
     with pytest.raises(UserError, match=message):
         load_images(sop)
+
+
+def test_sop_by_hand(sop):
+    """Class 11319 at 0 and 4 degrees, class 11320 at 10 and 30; 11 is a training image.
+
+    0 and 4 find each other first; 30 finds 10 first; 10 finds 4 and 0 before 30, at rank 3:
+    mAP (1 + 1 + 1 + 1/3) / 4, R@1 3/4.
+    """
+    summary = evaluate(
+        angles(11, 0, 4, 10, 30), load_images(sop), protocol=protocol("sop")
+    ).summary()
+    assert summary["mAP"] == pytest.approx(5 / 6)
+    assert summary["R@1"] == pytest.approx(3 / 4)
+    assert summary["R@10"] == 1
+    assert summary["queries"] == 4

@@ -6,9 +6,12 @@ import json
 
 import pytest
 from tests.pictures import save
+from tests.vectors import angles
 
 from resight.data.sources import load_images
 from resight.errors import UserError
+from resight.evaluate.catalogue import protocol
+from resight.evaluate.scores import evaluate
 
 
 def _pair(photo, product, left=10, top=20, width=30, height=40):
@@ -96,3 +99,24 @@ def test_a_broken_file(street, text, message):
     (street / "meta" / "json" / "test_pairs_hats.json").write_text(text)
     with pytest.raises(UserError, match=message):
         load_images(street)
+
+
+def test_street2shop_by_hand(street):
+    """Bag 2 is asked for at 0 and 30 degrees and sold at 10 and 40; bag 3 is sold at 25; hat 1 is
+    asked for at 60 and sold at 90. The bag of the training pairs, at 0, is in nobody's way.
+
+    0 finds 10 (+), 25, 40 (+): AP 5/6. 30 finds 25, 40 (+), 10 (+): AP 7/12. In one gallery 60
+    finds 40, 90 (+): AP 1/2; among the hats it finds 90 at once: AP 1.
+    """
+    images, features = load_images(street), angles(0, 0, 30, 0, 10, 40, 25, 60, 90)
+
+    def summary(name):
+        return evaluate(features, images, protocol=protocol(name)).summary()
+
+    merged = summary("street2shop")
+    assert merged["mAP"] == pytest.approx((5 / 6 + 7 / 12 + 1 / 2) / 3)
+    assert merged["R@1"] == pytest.approx(1 / 3)
+    assert (merged["queries"], merged["gallery"]) == (3, 4)
+    by_category = summary("street2shop-per-category")
+    assert by_category["mAP"] == pytest.approx((5 / 6 + 7 / 12 + 1) / 3)
+    assert by_category["R@1"] == pytest.approx(2 / 3)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.pictures import save
+from tests.vectors import angles
 
 from resight.data.sources import load_images
 from resight.errors import UserError
+from resight.evaluate.catalogue import protocol
+from resight.evaluate.scores import evaluate
 
 LISTS = {
     "train_list.txt": "0000001 7\n0000002 7\n",
@@ -80,3 +83,26 @@ def test_a_broken_list(vehicleid, line, message):
         file.write(line)
     with pytest.raises(UserError, match=message):
         load_images(vehicleid)
+
+
+def test_vehicleid_by_hand(vehicleid):
+    """Vehicle 23781 at 0 and 4 degrees, vehicle 501 at 30 and -30; training images are no matter.
+
+    Leave one out, medium: 0 and 4 find each other first; 30 and -30 find 0 and 4 before each other,
+    at rank 3: mAP (1 + 1 + 1/3 + 1/3) / 4. In small there is 23781 only. One gallery image:
+    whatever is drawn, the other of 23781 finds it first, that of 501 finds it behind 23781's.
+    """
+    images, features = load_images(vehicleid), angles(0, 0, 0, 4, 30, -30)
+
+    def summary(name):
+        return evaluate(features, images, protocol=protocol(name)).summary()
+
+    medium = summary("vehicleid-medium")
+    assert medium["mAP"] == pytest.approx(2 / 3)
+    assert (medium["R@1"], medium["R@5"]) == (pytest.approx(1 / 2), 1)
+    assert medium["queries"] == 4
+    small = summary("vehicleid-small")
+    assert (small["mAP"], small["queries"]) == (1, 2)
+    drawn = summary("vehicleid-medium-one-gallery")
+    assert drawn["mAP"] == pytest.approx(3 / 4)
+    assert drawn["R@1"] == pytest.approx(1 / 2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from tests.pictures import save
+from tests.vectors import angles
 
 from resight.data.sources import load_images
 from resight.errors import UserError
+from resight.evaluate.scores import evaluate
 
 
 @pytest.fixture
@@ -47,3 +49,13 @@ def test_a_strange_name(veri):
     save(veri / "image_test" / "car.jpg")
     with pytest.raises(UserError, match=r"car\.jpg: not a VeRi-776 name like 0002_c002_"):
         load_images(veri)
+
+
+def test_veri_by_hand(veri):
+    """The query at 0 degrees, so its copy (junk); another vehicle at 10, its match at 20: 1/2."""
+    save(veri / "image_test" / "0003_c001_00000001_0.jpg")
+    scores = evaluate(angles(0, 0, 0, 20, 10), load_images(veri))
+    summary = scores.summary()
+    assert summary["mAP"] == pytest.approx(1 / 2)
+    assert summary["R@1"] == 0
+    assert (summary["queries"], summary["gallery"]) == (1, 3)

@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from resight.data.decode import BadImage, shape_of
-from resight.data.layouts.layout import Count, Layout, numbered
+from resight.data.layouts.layout import Count, Layout, boxed, numbered
 from resight.errors import UserError
 
 _PAIRS, _BOXES = "Eval/list_eval_partition.txt", "Anno/list_bbox_consumer2shop.txt"
@@ -27,6 +27,9 @@ _PAIRS, _BOXES = "Eval/list_eval_partition.txt", "Anno/list_bbox_consumer2shop.t
 _IMAGES = ("Img/img_highres/", "img_highres/", "Img/img/", "img/")
 _SOURCES = {"1": "shop", "2": "consumer"}
 _ROLES = {"shop": "gallery", "consumer": "query"}
+_SCHEMA: dict[str, pl.DataType] = dict.fromkeys(
+    ("path", "object", "split", "role", "source"), pl.String()
+) | dict.fromkeys(("x1", "y1", "x2", "y2"), pl.Float64())
 _LONG_SIDE = 300  # of the images that the boxes are given for
 
 
@@ -42,19 +45,18 @@ def read(folder: Path) -> pl.DataFrame:
     for line, (name, _, kind, *numbers) in numbered(path, 7, skip=2):
         try:
             x1, y1, x2, y2 = map(float, numbers)
-            source, item = _SOURCES[kind], _item(name)
+            item, source = _item(name), _SOURCES[kind]
         except (ValueError, KeyError, IndexError):
             raise UserError(
                 f"{path}, line {line}: not a path with an id, clothes type, source (1 or 2)"
                 " and four numbers"
             ) from None
         if item in splits:
-            box = [x1, y1, x2, y2] if x1 < x2 and y1 < y2 else None
             split = splits[item]
             role = None if split == "train" else _ROLES[source]
-            rows.append((base + name.removeprefix("img/"), item, split, role, box, source))
-    schema = dict.fromkeys(("path", "object", "split", "role", "box", "source"), pl.String())
-    table = pl.DataFrame(rows, schema=schema | {"box": pl.List(pl.Float64)}, orient="row")
+            image = base + name.removeprefix("img/")
+            rows.append((image, item, split, role, source, x1, y1, x2, y2))
+    table = boxed(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
     if "highres" in base:
         table = _full_size(folder, base, table)
     of_val = (pl.col("split") == "val") & (pl.col("role") == "gallery")

@@ -121,3 +121,10 @@ def numbered(path: Path, columns: int, skip: int = 0) -> list[tuple[int, list[st
             raise UserError(f"{path}, line {number}: {len(parts)} words, {columns} are needed")
         result.append((number, [part.strip() for part in parts]))
     return result
+
+
+def boxed(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with a column box of its columns x1, y1, x2, y2: null where there is no area."""
+    corners = ("x1", "y1", "x2", "y2")
+    area = (pl.col("x1") < pl.col("x2")) & (pl.col("y1") < pl.col("y2"))
+    return table.with_columns(box=pl.when(area).then(pl.concat_list(corners))).drop(corners)

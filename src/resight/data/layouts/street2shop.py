@@ -21,10 +21,16 @@ from typing import Any
 
 import polars as pl
 
-from resight.data.layouts.layout import QUERY, Count, Layout
+from resight.data.layouts.layout import QUERY, Count, Layout, boxed
 from resight.errors import UserError
 
 _META = "meta/json/"
+_NO_BOX = (None, None, None, None)
+_SCHEMA: dict[str, pl.DataType] = (
+    dict.fromkeys(("path", "object", "split", "role", "category", "source"), pl.String())
+    | {"gallery_of_train": pl.Boolean()}
+    | dict.fromkeys(("x1", "y1", "x2", "y2"), pl.Float64())
+)
 _ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 
 
@@ -43,28 +49,17 @@ def read(folder: Path) -> pl.DataFrame:
             for photo, product, box in _records(path.with_name(f"{split}_pairs_{category}.json")):
                 if split == "train":
                     trained.add(product)
-                if photo in files and box is not None and box[0] < box[2] and box[1] < box[3]:
+                if photo in files:
                     item = f"{category}/{product}"
-                    rows.append((files[photo], item, split, role, box, category, "street", False))
+                    rows.append((files[photo], item, split, role, category, "street", False, *box))
         for photo, product, _ in _records(path):
             if photo in files:
                 item, seen = f"{category}/{product}", product in trained
                 place = ("train", None) if seen else ("test", "gallery")
-                rows.append((files[photo], item, *place, None, category, "shop", seen))
-    table = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+                rows.append((files[photo], item, *place, category, "shop", seen, *_NO_BOX))
+    table = boxed(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+    table = table.filter((pl.col("source") == "shop") | pl.col("box").is_not_null())
     return table.unique(["path", "box"], keep="first", maintain_order=True)
-
-
-_SCHEMA = {
-    "path": pl.String(),
-    "object": pl.String(),
-    "split": pl.String(),
-    "role": pl.String(),
-    "box": pl.List(pl.Float64),
-    "category": pl.String(),
-    "source": pl.String(),
-    "gallery_of_train": pl.Boolean(),
-}
 
 
 def _photos(folder: Path) -> dict[int, str]:
@@ -78,8 +73,8 @@ def _photos(folder: Path) -> dict[int, str]:
     return found
 
 
-def _records(path: Path) -> Iterator[tuple[int, int, list[float] | None]]:
-    """Photo, product and box of every entry of a file."""
+def _records(path: Path) -> Iterator[tuple[int, int, tuple[float | None, ...]]]:
+    """Photo, product and x1, y1, x2, y2 (None in shop photos) of every entry of a file."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -93,10 +88,11 @@ def _records(path: Path) -> Iterator[tuple[int, int, list[float] | None]]:
     for number, entry in enumerate(entries, start=1):
         try:
             box = entry.get("bbox")
+            corners: tuple[float | None, ...] = _NO_BOX
             if box is not None:
                 left, top = float(box["left"]), float(box["top"])
-                box = [left, top, left + float(box["width"]), top + float(box["height"])]
-            yield int(entry["photo"]), int(entry["product"]), box
+                corners = (left, top, left + float(box["width"]), top + float(box["height"]))
+            yield int(entry["photo"]), int(entry["product"]), corners
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{path}, entry {number}: not a photo with its product (and bbox): {entry!r:.80}"
