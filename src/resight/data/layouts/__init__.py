@@ -5,11 +5,17 @@ from __future__ import annotations
 from resight.data.layouts import (
     deepfashion,
     dukemtmc,
+    gldv2,
+    ijbc,
+    inat2018,
+    instre,
     market1501,
+    revisitop,
     sop,
     street2shop,
     vehicleid,
     veri,
+    vggface2,
 )
 from resight.data.layouts.layout import Layout
 
@@ -22,4 +28,11 @@ LAYOUTS: tuple[Layout, ...] = (
     sop.LAYOUT,
     vehicleid.LAYOUT,
     veri.LAYOUT,
+    revisitop.ROXFORD5K,
+    revisitop.RPARIS6K,
+    gldv2.LAYOUT,
+    instre.LAYOUT,
+    inat2018.LAYOUT,
+    vggface2.LAYOUT,
+    ijbc.LAYOUT,
 )
