@@ -1,0 +1,107 @@
+"""`resight compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from resight.evaluate.compare import Comparison
+
+RUN_HELP = "Evaluation folder (made by 'resight evaluate --out'), or a run that holds one."
+
+
+def compare(
+    baseline: Annotated[str, typer.Argument(help=RUN_HELP)],
+    others: Annotated[list[str], typer.Argument(help="One or more to compare with it.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="Only this protocol; by default all that they share.")
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="On the page: AP by this column, not by object and camera."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write an HTML page.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Compare evaluations with a baseline on the same queries: is one better, and by how much?
+
+    Differences come with 95 % intervals (whole objects resampled) and p-values (sign flips).
+
+    Examples:
+
+      resight compare evaluations/base evaluations/ctl
+
+      resight compare base ctl smooth --protocol market1501 --out page.html
+
+      resight compare base ctl --by category --out page.html
+    """
+    from resight.cli.common import note, print_json
+    from resight.errors import UserError
+    from resight.evaluate.compare import compare as compare_records
+    from resight.evaluate.records import labels, load_record
+
+    if by and out is None:
+        raise UserError("--by is a part of the page; give --out page.html too")
+    if out is not None:
+        check_page(out)
+    records = [load_record(path) for path in (baseline, *others)]
+    names = labels(records)
+    comparisons, lines = compare_records(records, names, protocol)
+    page = None
+    if out is not None:
+        from resight.evaluate.report.compare_page import write_compare_page
+
+        page = write_compare_page(out, comparisons, records, by=by or (), lines=lines)
+    for line in lines:
+        note(f"not compared: {line}")
+    if json_:
+        found = [one.to_dict() for one in comparisons]
+        print_json({"baseline": names[0], "runs": names, "protocols": found, "notes": lines})
+    else:
+        for one in comparisons:
+            print_comparison(one)
+    if page is not None:
+        note(f"page: {page}")
+
+
+def check_page(path: Path) -> None:
+    """Raises UserError unless `path` can be the name of a page."""
+    from resight.errors import UserError
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {path}: a page's name ends in .html")
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; a page is a file")
+
+
+def print_comparison(one: Comparison) -> None:
+    """A table for each run beside the baseline, in percent, and the verdict on it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from resight.evaluate.compare import in_words, points, span
+
+    screen = Console(highlight=False, soft_wrap=True)
+
+    def say(text: str) -> None:
+        screen.print(text, markup=False)
+
+    def cell(run: int, m: int) -> str:
+        low, high = one.intervals[run, m]
+        half = 100 * (high - low) / 2
+        return f"{100 * one.values[run, m]:.1f}" + (f" ± {half:.1f}" if half == half else "")
+
+    say(f"{one.protocol}: {one.title}; {one.tables[0].height:,} queries")
+    for other, d in enumerate(one.differences, start=1):
+        table = Table("%", *map(escape, (one.runs[0], one.runs[other])), "difference", "", "p")
+        for m, metric in enumerate(one.metrics):
+            numbers = (points(d.mean[m]), escape(span(*d.interval[m])), in_words(d.p[m], ""))
+            table.add_row(metric, cell(0, m), cell(other, m), *numbers)
+        screen.print(table)
+        say(one.verdict(other))
+    for line in one.notes:
+        say(f"note: {line}")
