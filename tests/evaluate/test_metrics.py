@@ -13,9 +13,11 @@ from resight.evaluate.ranks import Ranks
 def ranks_of(*lists: list[int]) -> Ranks:
     counts = np.array([len(row) for row in lists])
     rank = np.array([r for row in lists for r in row], dtype=np.int64)
+    n = len(lists)
     return Ranks(
-        offsets(counts), rank, np.zeros_like(rank), np.zeros(len(rank)), np.full(len(lists), 20)
-    )
+        offsets(counts), rank, np.zeros_like(rank), np.zeros(len(rank)), np.full(n, 20),
+        np.full(n, -1), np.full(n, np.nan),
+    )  # fmt: skip
 
 
 def test_the_list_worked_by_hand():

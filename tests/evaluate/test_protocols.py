@@ -13,7 +13,19 @@ from tests.oracles import retrieval
 
 from resight.data.imageset import normalise
 from resight.errors import UserError
-from resight.evaluate.protocols import Protocol, choose, matches
+from resight.evaluate.protocols import Protocol
+from resight.evaluate.truth import chosen_for, matches
+
+
+def choose(rows, level="image", cross_camera=None, usable=None) -> Protocol:
+    return chosen_for(rows, level, cross_camera, usable)
+
+
+def lists(found, q: int) -> tuple[list[int], list[int]]:
+    """Positives and junk of one query."""
+    positives, junk = found.truth.lists(q, q + 1)
+    assert len(positives.indices) == found.truth.counts()[q]
+    return positives.indices.tolist(), junk.indices.tolist()
 
 
 def table(*rows: tuple) -> pl.DataFrame:
@@ -58,12 +70,16 @@ def test_market_junk_rule_by_hand():
         ("b", "1", None, "gallery"), ("a", None, None, "gallery"), (None, "1", None, "gallery"),
     )  # fmt: skip
     protocol = choose(rows)
-    assert protocol.name == "query-gallery, cross-camera" and not protocol.notes
+    assert (
+        protocol.name == "cross-camera"
+        and protocol.title == "query-gallery, cross-camera"
+        and not protocol.notes
+    )
     found = matches(rows, protocol)
     assert found.queries.tolist() == [0] and found.gallery.tolist() == [1, 2, 3, 4, 5]
-    assert found.positives[0].tolist() == [1, 3] and found.junk[0].tolist() == [0]
+    assert lists(found, 0) == ([1, 3], [0])
     off = matches(rows, choose(rows, cross_camera=False))
-    assert off.positives[0].tolist() == [0, 1, 3] and off.junk[0].tolist() == []
+    assert lists(off, 0) == ([0, 1, 3], [])
 
 
 def test_the_rule_is_off_with_a_note_where_it_would_leave_nothing():
@@ -78,7 +94,7 @@ def test_a_row_that_is_both_never_retrieves_itself():
     rows = table(("a", None, None, "both"), ("a", None, None, "gallery"), ("b", None, None, None))
     found = matches(rows, choose(rows))
     assert found.queries.tolist() == [0] and found.without_match == 1
-    assert found.positives[0].tolist() == [1] and found.junk[0].tolist() == [0]
+    assert lists(found, 0) == ([1], [0])
 
 
 def test_unknown_objects_are_distractors():
@@ -113,7 +129,9 @@ def test_no_match_says_why(rows, reason):
 
 
 def test_a_protocol_survives_json():
-    protocol = Protocol("query-gallery", "object", True, "test", notes=("why",))
+    protocol = Protocol(
+        "query-gallery", level="object", cross_camera=True, split="test", notes=("why",)
+    )
     back = Protocol.from_dict(json.loads(json.dumps(protocol.to_dict())))
     assert back == protocol and back.notes == protocol.notes and hash(back) == hash(protocol)
 
@@ -153,5 +171,6 @@ def test_lists_equal_a_double_loop(rows, cross_camera, roles):
     assert found.without_match == len(expected) - len(asked)
     for q, one in enumerate(asked):
         assert found.gallery.tolist() == one["gallery"]
-        assert found.gallery[found.positives[q]].tolist() == one["positives"]
-        assert found.gallery[found.junk[q]].tolist() == one["junk"]
+        positives, junk = lists(found, q)
+        assert found.gallery[positives].tolist() == one["positives"]
+        assert found.gallery[junk].tolist() == one["junk"]

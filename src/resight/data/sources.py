@@ -101,12 +101,12 @@ def _from_folder(
     folder: Path, columns: Mapping[str, str] | None, unlabelled: bool, plain: bool
 ) -> ImageSet:
     if not unlabelled and not plain:
+        layout = next((one for one in layouts.LAYOUTS if one.recognise(folder)), None)
         for name in INDEX_NAMES:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and (layout is None or name != layout.index):
                 return _from_file(folder / name, columns)
-        for layout in layouts.LAYOUTS:
-            if layout.recognise(folder):
-                return _from_layout(folder, layout)
+        if layout is not None:
+            return _from_layout(folder, layout)
     if columns:
         raise UserError(f"{folder}: --columns needs a table, and no {INDEX_NAMES[0]} lies in here")
     found, notes = _walk(folder)

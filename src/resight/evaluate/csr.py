@@ -35,6 +35,11 @@ class Csr:
     def __getitem__(self, row: int) -> Ints:
         return self.indices[self.indptr[row] : self.indptr[row + 1]]
 
+    def part(self, start: int, stop: int) -> Csr:
+        """The lists of rows [start, stop), sharing the indices."""
+        indptr = self.indptr[start : stop + 1]
+        return Csr(indptr - indptr[0], self.indices[indptr[0] : indptr[-1]])
+
     def counts(self) -> Ints:
         """How many indices each row holds, (rows,) int64."""
         return np.diff(self.indptr)

@@ -3,21 +3,23 @@
 For a query of object p by camera c, p's centroid is built without the query's own image and, under
 the cross-camera rule, without any image that c took; every other object competes with all its
 images. It is image-level ranking on the centroids where the column of the query's own object
-is replaced by a vector of the query's own (CTL, ICONIP 2021; the released code reads the cameras
-of the wrong rows and drops objects that no query has).
+is replaced by a vector of the query's own (CTL, ICONIP 2021). CTL's released code does otherwise:
+see legacy.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Csr, Ints
-from resight.evaluate.protocols import UNKNOWN, Matches, Protocol
-from resight.evaluate.ranks import Ranks, positive_ranks
+from resight.evaluate.csr import Csr, Ints, offsets
+from resight.evaluate.protocols import Protocol
+from resight.evaluate.ranks import GivenTruth, Ranks, rank_blocks
 from resight.evaluate.sources import Picked
+from resight.evaluate.truth import UNKNOWN, Matches
 from resight.evaluate.units import Rows
 from resight.search.centroids import CentroidSums
 
@@ -58,40 +60,49 @@ def object_sums(
 
 
 def object_ranks(
-    features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int
-) -> Ranks:
-    """The rank of each query's own object among all objects of the gallery.
+    features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int, device: str = "cpu"
+) -> Iterator[Ranks]:
+    """The rank of each query's own object among all objects of the gallery, by ranges of queries.
 
     features: (N, D), un-normalised, in the order of the table. `Ranks.index` is the object's column
-    in `object_gallery`, `n_gallery` the number of objects.
+    in `object_gallery`, `n_gallery` the number of objects it searched.
     """
     objects, sums = object_sums(features, matches, protocol)
-    positives = matches.positives
-    own = objects.code[positives.indices[positives.indptr[:-1]]]  # any positive names the column
-    queries = Picked(features, matches.queries)
-    one_each = Csr(np.arange(len(own) + 1), own)
-    return positive_ranks(
-        queries,
+    column = np.full(int(matches.object.max(initial=0)) + 2, -1, dtype=np.int64)
+    column[matches.object[matches.gallery]] = objects.code  # the last place is that of unknown
+    own = column[matches.object[matches.queries]]
+    matched = matches.truth.counts() > 0
+    # Where nothing of the own object is left for a query (an open set), its column is junk.
+    spent = ~matched & (own >= 0)
+    truth = GivenTruth(
+        Csr(offsets(matched.astype(np.int64)), own[matched]),
+        Csr(offsets(spent.astype(np.int64)), own[spent]),
+    )
+    return rank_blocks(
+        Picked(features, matches.queries),
         sums.centroids(),
-        one_each,
-        Csr.empty(len(own)),
+        truth,
         block_bytes=block_bytes,
         ties=protocol.ties,
-        positive_rows=_OwnCentroids(sums, own, queries, matches, protocol),
+        positive_rows=_OwnCentroids(sums, own, features, matches, protocol, matched),
+        device=device,
     )
 
 
 class _OwnCentroids:
-    """Row q: what is left of the centroid of query q's object, made as it is sliced."""
+    """Row i: what is left of its object's centroid for the i-th matched query, made when sliced."""
 
     def __init__(
-        self, sums: CentroidSums, own: Ints, queries: Picked, matches: Matches, protocol: Protocol
-    ) -> None:
-        self._sums, self._own, self._queries = sums, own, queries
-        camera = matches.camera[matches.queries]
+        self, sums: CentroidSums, own: Ints, features: Rows, matches: Matches,
+        protocol: Protocol, matched: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        queries = matches.queries[matched]
+        self._sums, self._own = sums, own[matched]
+        self._queries = Picked(features, queries)
+        camera = matches.camera[queries]
         self._camera = camera if protocol.cross_camera else np.full_like(camera, UNKNOWN)
         # Its own image is already out where its camera is, and where it isn't in the gallery.
-        in_gallery = np.isin(matches.queries, matches.gallery)
+        in_gallery = np.isin(queries, matches.gallery)
         self._takes_itself_off = in_gallery & (self._camera == UNKNOWN)
 
     @property

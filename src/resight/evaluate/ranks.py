@@ -4,10 +4,9 @@ Every retrieval metric is a few lines on these ranks (see metrics.py). They are 
 block-wise products, without ever holding or sorting the query x gallery matrix:
 
 1. The similarities of the positives are computed pair by pair, exactly (see units.py).
-2. For each tile of the float32 product, the elements that may stand above a query's worst
-   positive survive a comparison; sorted, they say how many stand above each positive.
-3. An element closer to a positive than the float32 error bound is undecided: these few
-   are computed again, exactly.
+2. Each element of a tile of the float32 product is placed among the positives of its query, which
+   says above how many of them it stands (see kernels.py).
+3. An element closer to a positive than the float32 error bound is computed again, exactly.
 
 So the ranks are those of the full matrix in exact arithmetic under a stable sort, whatever
 the block size, the number of threads or the order of the gallery (up to the tie rule).
@@ -20,30 +19,62 @@ stand by index under all three.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.evaluate.csr import Csr, Ints
 from resight.evaluate.units import (
+    SLICE,
     Rows,
     UnitRows,
-    exact_similarities,
     in_threads,
-    pair_similarities,
+    multiply_on,
     product,
     product_error,
+    unit_rows,
 )
 
 Ties = Literal["by-id", "optimistic", "pessimistic"]
 BLOCK_BYTES = 512 * 2**20
-# A survivor is sorted as one integer: query in the tile, similarity (32 bits), column.
-_ROW_BITS, _COLUMN_BITS = 10, 22
-_BYTES_AN_ELEMENT = 16  # of a tile: the product, and room for its next slice
-_PATCH = (64, 2048)  # of a tile, counted at once: small, so that its lists stay in the cache
-_PAIR_COST = 64  # a pair looked up alone costs about so many elements of a float64 product
+_BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
+_TILE = (1024, 4096)  # of the product: large enough for the BLAS, small enough for the cache
+_ROWS = 64  # of a tile that one thread counts at once
+_BUCKETS = 4096  # at most, in the table that finds a place among many positives
+
+
+class Truth(Protocol):
+    """The positives and the junk of each query, made for a range of queries at a time."""
+
+    def __len__(self) -> int: ...
+
+    def counts(self) -> Ints:
+        """Positives a query, (Q,) int64."""
+
+    def lists(self, start: int, stop: int) -> tuple[Csr, Csr]:
+        """Positives and junk of queries [start, stop): gallery rows, each at most once a query."""
+
+
+@dataclass(frozen=True)
+class GivenTruth:
+    """Lists that are there already; as `Truth`."""
+
+    positives: Csr
+    junk: Csr
+
+    def __len__(self) -> int:
+        return len(self.positives)
+
+    def counts(self) -> Ints:
+        """Positives a query."""
+        return self.positives.counts()
+
+    def lists(self, start: int, stop: int) -> tuple[Csr, Csr]:
+        """Positives and junk of queries [start, stop)."""
+        return self.positives.part(start, stop), self.junk.part(start, stop)
 
 
 @dataclass(frozen=True)
@@ -52,7 +83,8 @@ class Ranks:
 
     `indptr` (Q + 1,) as in `Csr`; per positive `rank` (1 is the first; junk is not counted),
     `index` (gallery row) and `similarity` (float64, the exact cosine of the gridded unit rows);
-    per query `n_gallery`, the gallery it searched: all rows but its junk.
+    per query `n_gallery`, the gallery it searched: all rows but its junk, and the best of its
+    negatives: `negative` (gallery row, -1 where it has none) and `negative_similarity` (NaN).
     """
 
     indptr: Ints
@@ -60,6 +92,8 @@ class Ranks:
     index: Ints
     similarity: NDArray[np.float64]
     n_gallery: Ints
+    negative: Ints
+    negative_similarity: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -78,6 +112,7 @@ def positive_ranks(
     block_bytes: int = BLOCK_BYTES,
     ties: Ties = "by-id",
     positive_rows: Rows | None = None,
+    device: str = "cpu",
 ) -> Ranks:
     """Rank every positive of every query by cosine similarity, junk removed.
 
@@ -86,259 +121,234 @@ def positive_ranks(
     most once, and in one of the two. `block_bytes` bounds the working memory (beyond the inputs
     and the result), not the answer. positive_rows (len(positives.indices), D): vectors that take
     the place of the positives' own gallery rows, as object-level retrieval needs; the ranks are
-    then against the other rows.
+    then against the other rows. device: "cpu", or a torch device that makes the products.
 
     Raises ValueError when the shapes, indices or the tie rule don't fit together.
     """
-    _check(queries, gallery, positives, junk, ties, positive_rows)
+    truth = GivenTruth(positives, junk)
+    blocks = rank_blocks(
+        queries, gallery, truth,
+        block_bytes=block_bytes, ties=ties, positive_rows=positive_rows, device=device,
+    )  # fmt: skip
+    return join(blocks)
+
+
+def rank_blocks(
+    queries: Rows,
+    gallery: Rows,
+    truth: Truth,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    ties: Ties = "by-id",
+    positive_rows: Rows | None = None,
+    device: str = "cpu",
+) -> Iterator[Ranks]:
+    """`positive_ranks` for one range of queries after the other, in order.
+
+    Nothing that grows with the number of queries is held, so that the ranks of millions of
+    positives can be turned into metrics as they come.
+    """
+    _check(queries, gallery, truth, ties, positive_rows)
     dimensions = queries.shape[1]
     row_bytes = max(1, 4 * dimensions)
-    query_blocks = UnitRows(queries, block_bytes // 8 // row_bytes)
-    gallery_blocks = UnitRows(gallery, block_bytes // 4 // row_bytes)
-    if positive_rows is None:
-        similarity = _own_similarities(query_blocks, gallery_blocks, positives)
-    else:
-        blocks = UnitRows(positive_rows, block_bytes // 4 // row_bytes)
-        similarity = _given_similarities(query_blocks, blocks, positives)
+    columns = UnitRows(gallery, block_bytes // 2 // row_bytes)
+    multiply, error = multiply_on(device), product_error(dimensions)
+    tile = _tile(block_bytes // 8, slices=2 if dimensions > SLICE else 1)
+    for start, stop in _query_blocks(truth.counts(), block_bytes, row_bytes):
+        positives, junk = truth.lists(start, stop)
+        _check_lists(positives, junk, len(gallery))
+        left = unit_rows(np.asarray(queries[start:stop]))
+        exact = np.empty(len(positives.indices))
+        if positive_rows is None:
+            for first, right in columns.blocks():
+                _exact(left, right, first, positives.indptr, positives.indices, exact)
+        else:
+            first = int(truth.counts()[:start].sum())
+            own = unit_rows(np.asarray(positive_rows[first : first + len(exact)]))
+            _exact(left, own, 0, positives.indptr, np.arange(len(exact)), exact)
+        counter = _Counter(positives, junk, exact, np.dtype(np.float32), error, ties)
+        n_rows, n_columns = tile
+        buffers = np.empty((2 if dimensions > SLICE else 1, n_rows * n_columns), np.float32)
+        for first, right in columns.blocks():
+            for c in range(0, len(right), n_columns):
+                near = right[c : c + n_columns]
+                for r in range(0, stop - start, n_rows):
+                    rows = left[r : r + n_rows]
+                    shape = (len(rows), len(near))
+                    views = [part[: shape[0] * shape[1]].reshape(shape) for part in buffers]
+                    product(rows, near, views[0], views[-1], multiply)
+                    counter.count(views[0], r, first + c, rows, near)
+        yield counter.ranks(len(gallery))
 
-    # Within a query from worst to best: rising thresholds make the searches below cheap.
-    query_of = positives.rows()
-    order = np.lexsort((-positives.indices, similarity, query_of))
-    thresholds = _Thresholds(
-        indptr=positives.indptr, query=query_of, index=positives.indices[order],
-        similarity=similarity[order], error=product_error(dimensions), ties=ties,
-    )  # fmt: skip
-    counter = _Counter(thresholds, positives, junk, block_bytes // 4, dimensions)
-    for first_column, columns in gallery_blocks.blocks():
-        for first_query, rows in query_blocks.blocks():
-            counter.count(rows, first_query, columns, first_column)
 
-    counts = positives.counts()
-    place = np.repeat(positives.indptr[1:], counts) - np.arange(len(query_of))  # 1 is the best
-    back = np.arange(len(query_of)) + 2 * place - 1 - np.repeat(counts, counts)  # reverse each row
+def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Iterator[Ranks]:
+    """`rank_blocks` for similarities that are given, (Q, G) of float32 or float64, finite.
+
+    The higher the nearer. They are compared as they are, to the last bit.
+    """
+    n_gallery = similarity.shape[1]
+    if len(similarity) != len(truth):
+        raise ValueError("positives and junk need a row for every query")
+    none = np.zeros((0, 0), np.float32)
+    for start in range(0, len(truth), _TILE[0]):
+        stop = min(start + _TILE[0], len(truth))
+        positives, junk = truth.lists(start, stop)
+        _check_lists(positives, junk, n_gallery)
+        tile = np.array(similarity[start:stop])
+        if tile.dtype not in (np.float32, np.float64):
+            tile = tile.astype(np.float32 if tile.dtype == np.float16 else np.float64)
+        exact = tile[positives.rows(), positives.indices].astype(np.float64)
+        counter = _Counter(positives, junk, exact, tile.dtype, 0.0, ties)
+        counter.count(tile, 0, 0, none, none)
+        yield counter.ranks(n_gallery)
+
+
+def join(blocks: Iterator[Ranks]) -> Ranks:
+    """One `Ranks` of those of consecutive queries."""
+    parts = list(blocks)
+    ends = np.cumsum([part.indptr[-1] for part in parts])
+    starts = [0, *ends[:-1].tolist()] if parts else []
+
+    def all_of(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0, np.int64)])
+
+    indptr = [part.indptr[:-1] + start for part, start in zip(parts, starts, strict=True)]
     return Ranks(
-        indptr=positives.indptr,
-        rank=(counter.above + place)[back],
-        index=thresholds.index[back],
-        similarity=thresholds.similarity[back],
-        n_gallery=len(gallery) - junk.counts(),
-    )
+        np.concatenate([*indptr, [ends[-1] if parts else 0]]).astype(np.int64),
+        *(all_of(name) for name in ("rank", "index", "similarity", "n_gallery")),
+        *(all_of(name) for name in ("negative", "negative_similarity")),
+    )  # fmt: skip
 
 
-def _check(
-    queries: Rows, gallery: Rows, positives: Csr, junk: Csr, ties: str, own: Rows | None
-) -> None:
+def _check(queries: Rows, gallery: Rows, truth: Truth, ties: str, own: Rows | None) -> None:
     if ties not in get_args(Ties):
         raise ValueError(f"ties {ties!r} is none of {', '.join(get_args(Ties))}")
     shapes = [rows.shape for rows in (queries, gallery, own) if rows is not None]
     if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1:
         raise ValueError(f"queries, gallery must be (n, D) with the same D, not {shapes}")
-    if not len(positives) == len(junk) == len(queries):
+    if len(truth) != len(queries):
         raise ValueError("positives and junk need a row for every query")
-    for lists in (positives, junk):
-        indices = lists.indices
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(gallery):
-            raise ValueError(f"an index is outside the gallery of {len(gallery)} rows")
-    if own is not None and len(own) != len(positives.indices):
+    if own is not None and len(own) != truth.counts().sum():
         raise ValueError("positive_rows needs a row for every positive")
 
 
-def _own_similarities(queries: UnitRows, gallery: UnitRows, positives: Csr) -> NDArray[np.float64]:
-    """The exact similarity of each query to each of its positives, (positives,) float64."""
-    out = np.empty(len(positives.indices), dtype=np.float64)
-    rows = positives.rows()
-    for first_column, columns in gallery.blocks():
-        for first, block in queries.blocks():
-            span = slice(positives.indptr[first], positives.indptr[first + len(block)])
-            here = _within(positives.indices[span], first_column, len(columns))
-            entries = np.flatnonzero(here) + span.start
-            out[entries] = pair_similarities(
-                block, columns, rows[entries] - first, positives.indices[entries] - first_column,
-                threads=True,
-            )  # fmt: skip
-    return out
+def _check_lists(positives: Csr, junk: Csr, n_gallery: int) -> None:
+    if len(positives) != len(junk):
+        raise ValueError("positives and junk need a row for every query")
+    for lists in (positives, junk):
+        indices = lists.indices
+        if len(indices) and not 0 <= indices.min() <= indices.max() < n_gallery:
+            raise ValueError(f"an index is outside the gallery of {n_gallery} rows")
 
 
-def _given_similarities(queries: UnitRows, own: UnitRows, positives: Csr) -> NDArray[np.float64]:
-    """The exact similarity of each query to the vectors given for its positives."""
-    out = np.empty(len(positives.indices), dtype=np.float64)
-    rows = positives.rows()
-    for first_entry, vectors in own.blocks():
-        for first, block in queries.blocks():
-            start = max(positives.indptr[first], first_entry)
-            stop = min(positives.indptr[first + len(block)], first_entry + len(vectors))
-            entries = np.arange(start, stop)
-            out[entries] = pair_similarities(
-                block, vectors, rows[entries] - first, entries - first_entry, threads=True
-            )
-    return out
+def _query_blocks(counts: Ints, block_bytes: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Ranges of queries whose rows and positives fit an eighth and a quarter of the memory."""
+    cost = np.cumsum(counts * _BYTES_A_POSITIVE / (block_bytes / 4) + row_bytes * 8 / block_bytes)
+    start = 0
+    while start < len(counts):
+        before = cost[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(cost, before + 1)))
+        yield start, stop
+        start = stop
 
 
-def _within(indices: Ints, first: int, length: int) -> NDArray[np.bool_]:
-    return (indices >= first) & (indices < first + length)
+def _tile(tile_bytes: int, slices: int) -> tuple[int, int]:
+    elements = max(1, tile_bytes // (4 * slices))
+    rows = max(1, min(_TILE[0], int(elements**0.5)))
+    return rows, max(1, min(_TILE[1], elements // rows))
 
 
-@dataclass(frozen=True)
-class _Thresholds:
-    """The positives by query, from worst to best; `indptr` as in `Csr`."""
+def _exact(
+    left: NDArray[np.float32], right: NDArray[np.float32], first_column: int,
+    indptr: Ints, index: Ints, out: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """The exact similarities of queries to those of their positives that lie in this block."""
+    from resight.evaluate.kernels import positive_similarities
 
-    indptr: Ints
-    query: Ints
-    index: Ints
-    similarity: NDArray[np.float64]
-    error: float
-    ties: Ties
+    def fill(r: int) -> None:
+        last = min(r + _ROWS, len(left))
+        positive_similarities(r, last, left, right, first_column, indptr, index, out)
+
+    in_threads(fill, range(0, len(left), _ROWS))
 
 
 class _Counter:
-    """Counts, tile by tile, the negatives above each positive (`above`, aligned to thresholds)."""
+    """Counts, tile by tile, the negatives above each positive of a block of queries."""
 
     def __init__(
-        self, thresholds: _Thresholds, positives: Csr, junk: Csr, budget: int, dimensions: int
-    ) -> None:
-        self.thresholds = thresholds
-        self.hidden = (positives, junk)
-        self.above = np.zeros(len(thresholds.query), dtype=np.int64)
-        elements = max(1, min(budget // _BYTES_AN_ELEMENT, 2**23))
-        self.tile_rows = max(1, min(2**_ROW_BITS, int(elements**0.5)))
-        self.tile_columns = max(1, min(2**_COLUMN_BITS, elements // self.tile_rows))
-        self._buffers = np.empty((2, self.tile_rows * self.tile_columns), dtype=np.float32)
-        # float32 bounds, rounded outwards: below `low` or above `high` is decided.
-        error, exact = thresholds.error, thresholds.similarity
-        self.low = np.nextafter((exact - error).astype(np.float32), np.float32(-np.inf))
-        self.high = np.nextafter((exact + error).astype(np.float32), np.float32(np.inf))
-        self.floor = np.full(len(positives), np.inf, dtype=np.float32)
+        self, positives: Csr, junk: Csr, exact: NDArray[np.float64], kind: np.dtype[Any],
+        error: float, ties: Ties,
+    ) -> None:  # fmt: skip
+        from resight.evaluate import kernels
+
+        self._kernels = kernels
+        n, self.indptr = len(positives), positives.indptr
+        self.junk, self.error, self.ties = junk, error, get_args(Ties).index(ties)
+        order = np.empty(len(exact), dtype=np.int64)
+        self._in_threads(
+            kernels.order_positives, self.indptr, positives.indices, exact, order
+        )  # from worst to best
+        self.exact, self.index = exact[order], positives.indices[order]
+        self.low, self.high = self.exact.astype(kind), self.exact.astype(kind)
+        if error:  # rounded outwards: below `low` or above `high` is decided
+            self.low = np.nextafter((self.exact - error).astype(kind), kind.type(-np.inf))
+            self.high = np.nextafter((self.exact + error).astype(kind), kind.type(np.inf))
+        most = int(positives.counts().max(initial=0))
+        buckets = 1 if most <= 4 else min(_BUCKETS, 2 ** int(np.ceil(np.log2(4 * most))))
+        self.floor = np.full(n, np.inf, dtype=kind)
         some = positives.counts() > 0
-        self.floor[some] = self.low[positives.indptr[:-1][some]]
+        self.floor[some] = self.low[self.indptr[:-1][some]]
+        self.scale = np.zeros(n, dtype=kind)
+        self.table = np.zeros((n, buckets), dtype=np.int32)
+        self._in_threads(
+            kernels.make_tables, self.indptr, self.floor, self.high, self.scale, self.table
+        )
+        self.above = np.zeros(len(exact), dtype=np.int64)
+        self.best = np.full(n, -np.inf)
+        self.best_low = np.full(n, np.finfo(kind).min, dtype=kind)
+        self.best_index = np.full(n, -1, dtype=np.int64)
+
+    def _in_threads(self, kernel: Any, *arrays: Any) -> None:
+        n = len(self.indptr) - 1
+
+        def work(r: int) -> None:
+            kernel(r, min(r + _ROWS, n), *arrays)
+
+        in_threads(work, range(0, n, _ROWS))
 
     def count(
-        self, rows: NDArray[np.float32], first_row: int,
-        columns: NDArray[np.float32], first_column: int,
+        self, tile: NDArray[Any], first_row: int, first_column: int,
+        left: NDArray[np.float32], right: NDArray[np.float32],
     ) -> None:  # fmt: skip
-        """Add what one pair of blocks holds, tile by tile."""
-        for r in range(0, len(rows), self.tile_rows):
-            left = rows[r : r + self.tile_rows]
-            if not np.isfinite(self.floor[first_row + r : first_row + r + len(left)]).any():
-                continue
-            for c in range(0, len(columns), self.tile_columns):
-                right = columns[c : c + self.tile_columns]
-                self._multiply(left, first_row + r, right, first_column + c)
+        """Add what one tile holds: rows from `first_row`, columns from `first_column` on."""
+        rows = slice(first_row, first_row + len(tile))
+        ends = slice(first_row, first_row + len(tile) + 1)
 
-    def _multiply(
-        self, left: NDArray[np.float32], first_row: int,
-        right: NDArray[np.float32], first_column: int,
-    ) -> None:  # fmt: skip
-        """Make one tile of the product and count it, patch by patch."""
-        shape = (len(left), len(right))
-        tile, spare = (b[: shape[0] * shape[1]].reshape(shape) for b in self._buffers)
-        product(left, right, tile, spare)
-        for lists in self.hidden:
-            _hide(tile, lists, first_row, first_column)
+        def work(r: int) -> None:
+            self._kernels.count_tile(
+                r, min(r + _ROWS, len(tile)), tile, left, right, first_column,
+                self.error == 0, self.error, self.ties,
+                self.indptr[ends], self.low, self.high, self.exact, self.index,
+                self.floor[rows], self.scale[rows], self.table[rows],
+                self.junk.indptr[ends], self.junk.indices, self.above,
+                self.best[rows], self.best_low[rows], self.best_index[rows],
+            )  # fmt: skip
 
-        def count(r: int) -> None:
-            rows = slice(r, r + _PATCH[0])
-            for c in range(0, shape[1], _PATCH[1]):
-                columns = slice(c, c + _PATCH[1])
-                self._count_patch(
-                    tile[rows, columns], left[rows], first_row + r,
-                    right[columns], first_column + c,
-                )  # fmt: skip
+        in_threads(work, range(0, len(tile), _ROWS))
 
-        in_threads(count, range(0, shape[0], _PATCH[0]))
-
-    def _count_patch(
-        self, tile: NDArray[np.float32], left: NDArray[np.float32], first_row: int,
-        right: NDArray[np.float32], first_column: int,
-    ) -> None:  # fmt: skip
-        """Add what one patch of the product holds; left, right: the unit rows it is made of."""
-        keys, ends = _survivors(tile, self.floor[first_row : first_row + len(left)])
-        if not len(keys):
-            return
-
-        span = slice(
-            self.thresholds.indptr[first_row], self.thresholds.indptr[first_row + len(left)]
+    def ranks(self, n_gallery: int) -> Ranks:
+        """The outcome, after all tiles; each query's positives from best to worst."""
+        self._in_threads(self._kernels.finish, self.indptr, self.above)
+        counts = np.diff(self.indptr)
+        ends = np.repeat(self.indptr[:-1] + self.indptr[1:], counts)
+        back = ends - 1 - np.arange(len(self.above))  # reverse each query's
+        found = self.best_index >= 0
+        return Ranks(
+            indptr=self.indptr,
+            rank=self.above[back],
+            index=self.index[back],
+            similarity=self.exact[back],
+            n_gallery=n_gallery - self.junk.counts(),
+            negative=self.best_index,
+            negative_similarity=np.where(found, self.best, np.nan),
         )
-        row = self.thresholds.query[span] - first_row
-        last = (1 << _COLUMN_BITS) - 1
-        start = np.searchsorted(keys, _keys(row, self.low[span], 0), side="left")
-        stop = np.searchsorted(keys, _keys(row, self.high[span], last), side="right")
-        above = ends[row] - stop  # the decided: from `stop` to the end of the query's survivors
-        unsure = np.flatnonzero(start < stop)
-        if len(unsure):
-            near = _covered(start[unsure], stop[unsure], len(keys))
-            # Decide the near ones exactly, also where another positive had them decided.
-            sure = np.concatenate(([0], np.cumsum(~near)))
-            above[unsure] = sure[ends[row[unsure]]] - sure[stop[unsure]]
-            above[unsure] += self._count_near(
-                left, right, keys[near], first_column, span.start + unsure, row[unsure]
-            )
-        self.above[span] += above
-
-    def _count_near(
-        self, left: NDArray[np.float32], right: NDArray[np.float32], keys: NDArray[np.uint64],
-        first_column: int, entries: Ints, row: Ints,
-    ) -> Ints:  # fmt: skip
-        """How many of the near elements stand before each of the positives `entries`.
-
-        keys: the near elements, sorted; row: the tile's row of each entry. One sort of both by
-        (query, falling similarity, tie rule) answers it.
-        """
-        near_row = (keys >> np.uint64(32 + _COLUMN_BITS)).astype(np.int64)
-        near_column = (keys & np.uint64((1 << _COLUMN_BITS) - 1)).astype(np.int64)
-        exact = self._exact(left, right, near_row, near_column)
-        ties = self.thresholds.ties
-        if ties == "by-id":
-            tie = np.concatenate((near_column + first_column, self.thresholds.index[entries]))
-        else:
-            positives_last = ties == "pessimistic"
-            tie = np.repeat([not positives_last, positives_last], [len(exact), len(entries)])
-        falling = -np.concatenate((exact, self.thresholds.similarity[entries]))
-        order = np.lexsort((tie, falling, np.concatenate((near_row, row))))
-        before = np.empty(len(order), dtype=np.int64)
-        before[order] = np.cumsum(order < len(exact))
-        # `before` also counts the near elements of the tile's earlier queries.
-        result: Ints = before[len(exact) :] - np.searchsorted(near_row, row)
-        return result
-
-    def _exact(
-        self, left: NDArray[np.float32], right: NDArray[np.float32], row: Ints, column: Ints
-    ) -> NDArray[np.float64]:
-        if len(row) * _PAIR_COST < len(left) * len(right):
-            return pair_similarities(left, right, row, column)
-        return exact_similarities(left, right)[row, column]
-
-
-def _hide(tile: NDArray[np.float32], lists: Csr, first_row: int, first_column: int) -> None:
-    """Set the listed elements of a tile to -inf."""
-    start, stop = lists.indptr[first_row], lists.indptr[first_row + tile.shape[0]]
-    indices = lists.indices[start:stop]
-    entries = np.flatnonzero(_within(indices, first_column, tile.shape[1]))
-    row = np.searchsorted(lists.indptr, start + entries, side="right") - 1
-    tile[row - first_row, indices[entries] - first_column] = -np.inf
-
-
-def _survivors(
-    tile: NDArray[np.float32], floor: NDArray[np.float32]
-) -> tuple[NDArray[np.uint64], Ints]:
-    """The sorted keys of the elements at or above their row's floor; where each row's keys end."""
-    flat = np.flatnonzero(tile >= floor[:, None])
-    rows, width = tile.shape
-    edges = np.searchsorted(flat, np.arange(rows + 1) * width)
-    row = np.repeat(np.arange(rows), np.diff(edges))
-    keys = _keys(row, tile.ravel()[flat], flat - row * width)
-    keys.sort()
-    return keys, edges[1:]
-
-
-def _keys(row: Ints, value: NDArray[np.float32], column: Ints | int) -> NDArray[np.uint64]:
-    """One integer that sorts like (row, value, column)."""
-    bits = value.view(np.int32).astype(np.int64)
-    # The bits of a float rise with it, but fall where it is negative.
-    rising = np.where(bits >= 0, bits + 2**31, -bits - 1)
-    return (row << (32 + _COLUMN_BITS) | rising << _COLUMN_BITS | column).view(np.uint64)
-
-
-def _covered(start: Ints, stop: Ints, length: int) -> NDArray[np.bool_]:
-    """Which of `length` places lie in any of the ranges [start, stop)."""
-    change = np.bincount(start, minlength=length + 1) - np.bincount(stop, minlength=length + 1)
-    return np.asarray(np.cumsum(change[:length]) > 0)

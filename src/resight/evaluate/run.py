@@ -136,9 +136,7 @@ def write_folder(folder: Path, measured: Measured, scores: list[Scores], title: 
     folder.mkdir(parents=True, exist_ok=True)
     for one in scores:
         one.save(folder / one.protocol.level)
-    page = write_report(
-        folder / "report.html", scores, measured.features, measured.images, title=title
-    )
+    page = write_report(folder / "report.html", scores, measured.images, title=title)
     record = {
         "command": sys.argv,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

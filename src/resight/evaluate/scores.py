@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,31 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.evaluate import metrics
-from resight.evaluate.objects import object_ranks
-from resight.evaluate.protocols import Level, Matches, Protocol, choose, matches
-from resight.evaluate.ranks import BLOCK_BYTES, Ranks, positive_ranks
+from resight.evaluate.averaging import average, large_enough
+from resight.evaluate.legacy import legacy_gallery, legacy_ranks
+from resight.evaluate.objects import object_gallery, object_ranks
+from resight.evaluate.overall import numbers_over_all
+from resight.evaluate.parts import Part, parts_of
+from resight.evaluate.per_query import frame_of, with_rows
+from resight.evaluate.protocols import Level, Protocol
+from resight.evaluate.ranks import BLOCK_BYTES, Ranks, matrix_ranks, rank_blocks
 from resight.evaluate.sources import Picked, not_finite
+from resight.evaluate.truth import Matches, chosen_for, codes, taking_part
+from resight.evaluate.uncertainty import bootstrap
 from resight.evaluate.units import Rows
 from resight.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
 
+Ints = NDArray[np.int64]
 OBJECT_NOTE = (
     "object level: each query has one positive, its object's centroid,"
     " so this mAP is not comparable with an image-level mAP"
+)
+LEGACY_NOTE = (
+    "legacy: the centroids of CTL's released code, with cameras read from the wrong rows and"
+    " without the objects that nobody queries; for comparison with its published figures only"
 )
 
 
@@ -33,80 +46,133 @@ OBJECT_NOTE = (
 class Scores:
     """The outcome of a protocol on one set of features.
 
-    `matches` and `ranks` are by query, in the same order; at object level `ranks.index` is an
-    object's column (see objects.py). `dropped`: rows of the protocol left out by `valid`.
-    `table`: the image set's, one row an image.
+    `per_query`: a row a query, in the order of `parts` and their queries (see per_query.py).
+    `table`: the image set's, one row an image; `view` and `features`: what was searched, with
+    averaged rows behind the others, and `origin` the row of `table` that pictures each of them.
+    `dropped`: rows of the protocol left out by `valid`. `more`: numbers that belong to no single
+    query.
     """
 
     protocol: Protocol
-    matches: Matches
-    ranks: Ranks
-    dropped: int
-    gallery: int
+    per_query: pl.DataFrame
+    parts: tuple[Part, ...]
     table: pl.DataFrame
-
-    @cached_property
-    def per_query(self) -> pl.DataFrame:
-        """One row a query: row, path, object, camera, AP, INP, first_rank, positives, gallery."""
-        rows = self.matches.queries
-        return self.table.select("path", "object", "camera")[rows].select(
-            pl.Series("row", rows),
-            pl.all(),
-            pl.Series("AP", metrics.average_precision(self.ranks, self.protocol.ap)),
-            pl.Series("INP", metrics.inverse_negative_penalty(self.ranks)),
-            pl.Series("first_rank", metrics.first_ranks(self.ranks).astype(np.int64)),
-            pl.Series("positives", self.ranks.counts()),
-            pl.Series("gallery", self.ranks.n_gallery),
-        )
+    view: pl.DataFrame
+    features: Rows
+    origin: Ints
+    gallery: int
+    dropped: int
+    more: dict[str, float] = field(default_factory=dict)
 
     @property
     def mAP(self) -> float:
-        """Mean average precision over the queries with a match."""
-        return metrics.mean(self.per_query["AP"].to_numpy())
+        """The protocol's mean average precision, over the queries with a match."""
+        return metrics.mean(self._values("AP"))
 
     @property
     def mINP(self) -> float:
         """Mean inverse negative penalty over the queries with a match."""
-        return metrics.mean(self.per_query["INP"].to_numpy())
+        return metrics.mean(self._values("INP"))
 
     def recall(self, k: int) -> float:
         """R@k: the share of queries with a positive among the first k."""
-        return metrics.mean(metrics.hit_at(self.ranks, k))
+        return metrics.mean(_hit(self._values("first_rank"), k))
 
     def cmc(self, length: int = 50) -> NDArray[np.float64]:
         """R@1 ... R@length."""
-        return metrics.cmc(self.ranks, length)
+        return metrics.curve_of(self._values("first_rank"), length)
+
+    def _values(self, column: str) -> NDArray[np.float64]:
+        return self.per_query[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+    def names(self) -> list[str]:
+        """The printed names of its numbers, in order."""
+        return [*self._per_metric, *self.more]
 
     def notes(self) -> list[str]:
         """What a reader of the numbers must know."""
         notes = list(self.protocol.notes)
         if self.protocol.level == "object":
             notes.append(OBJECT_NOTE)
-        return notes
+        return notes + [LEGACY_NOTE] * self.protocol.legacy
+
+    @cached_property
+    def _per_metric(self) -> dict[str, NDArray[np.float64]]:
+        """The per-query values of each metric, by its printed name."""
+        first = self._values("first_rank")
+        cutoffs = sorted({1, 5, 10, *self.protocol.cutoffs})
+        legacy = " legacy" * self.protocol.legacy
+        return {
+            self.protocol.metric: self._values("AP"),
+            **{f"R@{k}{legacy}": _hit(first, k) for k in cutoffs},
+            f"mINP{legacy}": self._values("INP"),
+            f"MAP@R{legacy}": self._values("MAP@R"),
+            f"R-precision{legacy}": self._values("R-precision"),
+        }
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap interval of each metric; over objects where one has several queries."""
+        groups = self._groups()
+        found = bootstrap(np.stack(list(self._per_metric.values())), groups)
+        return {
+            name: (float(low), float(high))
+            for name, (low, high) in zip(self._per_metric, found, strict=True)
+        }
+
+    def _groups(self) -> Ints | None:
+        objects = self.per_query["object"]
+        if objects.null_count() == 0 and objects.is_duplicated().any():
+            return codes(objects)
+        if self.protocol.repeats > 1:  # one image in several draws
+            return self.per_query["row"].to_numpy()
+        return None
 
     def summary(self) -> dict[str, Any]:
         """The numbers and what they mean: flat, ready for JSON, fractions from 0 to 1."""
         protocol = self.protocol
-        cutoffs = sorted({1, 5, 10, *protocol.cutoffs})
-        numbers = {f"R@{k}": self.recall(k) for k in cutoffs}
+        found = [part.matches for part in self.parts]
+        groups = self._groups()
         result: dict[str, Any] = {
             "protocol": protocol.name,
+            "title": protocol.title,
             "level": protocol.level,
-            "mAP": self.mAP,
-            **numbers,
-            "mINP": self.mINP,
-            "queries": len(self.matches.queries),
-            "queries_without_match": self.matches.without_match,
-            "queries_of_unknown_object": self.matches.unknown,
+            "primary": protocol.metric,
+            **{name: metrics.mean(values) for name, values in self._per_metric.items()},
+            **self.more,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "intervals_over": "queries" if groups is None else "objects",
+            "queries": self.per_query.height,
+            "queries_without_match": sum(one.without_match for one in found),
+            "queries_of_unknown_object": sum(one.unknown for one in found),
             "gallery": self.gallery,
             "dropped": self.dropped,
             "split": protocol.split,
             "ap": protocol.ap,
             "ties": protocol.ties,
         }
+        if protocol.within is not None:
+            result["groups"] = self._by_value()
         if self.notes():
             result["note"] = "; ".join(self.notes())
         return result
+
+    def _by_value(self) -> dict[str, dict[str, float]]:
+        """The metrics of each value of the `within` column, and their unweighted mean."""
+        column = self.per_query["within"].to_numpy()
+        by_value = {
+            value: {
+                name: metrics.mean(values[column == value])
+                for name, values in self._per_metric.items()
+            }
+            | {"queries": int((column == value).sum())}
+            for value in sorted(set(column))
+        }
+        means = {
+            name: float(np.mean([of_value[name] for of_value in by_value.values()]))
+            for name in self._per_metric
+        }
+        return by_value | {"mean": means}
 
     def save(self, folder: Path) -> Path:
         """Write scores.json (summary and protocol) and per_query.parquet; each whole or absent."""
@@ -129,43 +195,127 @@ def evaluate(
     valid: NDArray[np.bool_] | None = None,
     protocol: Protocol | None = None,
     block_bytes: int = BLOCK_BYTES,
+    device: str = "cpu",
 ) -> Scores:
     """Rank, and score, as the image set asks for (see `protocols.choose`).
 
     features: (N, D), row i of image i; float16, float32 or float64, un-normalised, an array, a
     memory map or anything sliced alike. Compared by cosine. valid: (N,) bool; rows marked False
     take no part and are counted as dropped. protocol: used as it is, in place of a chosen one;
-    level and cross_camera then don't count. block_bytes bounds the working memory only.
+    level and cross_camera then don't count. block_bytes bounds the working memory only. device:
+    "cpu", or a torch device for the products; the digits are the same.
 
     Raises UserError when the number of features isn't that of the images, when a used row holds
     NaN or infinity, and when no query has a match.
     """
+    table, usable = _fitting(len(features), imageset, valid, "features")
+    if protocol is None:
+        protocol = chosen_for(table, level, cross_camera, usable)
+    view = average(features, table, protocol, usable)
+    taking = large_enough(view.table, protocol, view.usable)
+    parts = parts_of(view.table, protocol, taking)
+    used = _used(parts, len(view.table))
+    # Members of averages are checked too, and cheaply: a NaN among them is in the average.
+    _require_finite(view.features, used, view.table)
+    frames, galleries, kept = [], [], []
+    for part in parts:
+        found, blocks, row_of = _ranked(view.features, part.matches, protocol, block_bytes, device)
+        frame = frame_of(blocks, found.queries, row_of, protocol)
+        galleries.append(len(row_of))
+        kept.append(replace(part, matches=found))
+        frames.append(with_rows(frame, view.table, view.origin, part, protocol))
+    per_query = pl.concat(frames)
+    more = numbers_over_all(view.features, kept, per_query, protocol)
+    inside = taking_part(table, protocol)
+    dropped = int((inside & ~usable).sum())
+    return Scores(
+        protocol, per_query, tuple(kept), table, view.table, view.features, view.origin,
+        max(galleries), dropped, more,
+    )  # fmt: skip
+
+
+def evaluate_matrix(similarity: Rows, imageset: ImageSet, protocol: Protocol) -> Scores:
+    """Scores from given similarities instead of features.
+
+    similarity (Q, G): the higher the nearer; its rows are the image set's queries and its columns
+    its gallery, both in the order of the set's rows. Every row of the set takes part.
+
+    Raises UserError when its shape isn't that, or it holds NaN or infinity.
+    """
     table = imageset.table
-    if len(features) != table.height:
+    found = parts_of(table, replace(protocol, open_set=True), np.ones(table.height, bool))[
+        0
+    ].matches
+    shape = (len(found.queries), len(found.gallery))
+    if tuple(similarity.shape) != shape:
         raise UserError(
-            f"{len(features)} features for {table.height} images; "
+            f"similarity is {similarity.shape[0]:,} x {similarity.shape[1]:,}, but the set has"
+            f" {shape[0]:,} queries and {shape[1]:,} gallery images"
+        )
+    for start in range(0, len(similarity), 1024):
+        if not np.isfinite(similarity[start : start + 1024]).all():
+            raise UserError(f"similarity: NaN or infinity in rows {start:,} to {start + 1024:,}")
+    blocks = matrix_ranks(similarity, found.truth, ties=protocol.ties)
+    frame = frame_of(blocks, found.queries, found.gallery, protocol)
+    part = Part(found)
+    per_query = with_rows(frame, table, np.arange(table.height), part, protocol)
+    if not protocol.open_set:
+        per_query = per_query.filter(pl.col("positives") > 0)
+    empty = np.zeros((table.height, 1), np.float32)
+    origin = np.arange(table.height)
+    return Scores(protocol, per_query, (part,), table, table, empty, origin, shape[1], 0)
+
+
+def _fitting(
+    n: int, imageset: ImageSet, valid: NDArray[np.bool_] | None, what: str
+) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
+    table = imageset.table
+    if n != table.height:
+        raise UserError(
+            f"{n} {what} for {table.height} images; "
             "embed the same image set again, or evaluate the one they were made from"
         )
     if valid is not None and valid.shape != (table.height,):
         raise UserError(f"valid has shape {valid.shape}, not ({table.height},): one mark an image")
-    if protocol is None:
-        protocol = choose(table, level, cross_camera, valid)
-    found = matches(table, protocol, valid)
-    _require_finite(features, found, table)
-    if protocol.level == "object":
-        ranks = object_ranks(features, found, protocol, block_bytes=block_bytes)
-        gallery = int(ranks.n_gallery[0])
-    else:
-        ranks = positive_ranks(
-            Picked(features, found.queries), Picked(features, found.gallery),
-            found.positives, found.junk, block_bytes=block_bytes, ties=protocol.ties,
+    return table, np.ones(table.height, dtype=bool) if valid is None else valid
+
+
+def _ranked(
+    features: Rows, found: Matches, protocol: Protocol, block_bytes: int, device: str
+) -> tuple[Matches, Iterable[Ranks], Ints]:
+    """The matches as they were ranked, their ranks, and the table row that pictures each column."""
+    if protocol.legacy:
+        old = legacy_gallery(features, found)
+        blocks: Iterator[Ranks] = legacy_ranks(old, features, protocol, block_bytes)
+        dropped = len(found.queries) - len(old.queries)
+        found = replace(
+            found, queries=old.queries, truth=old.truth,
+            without_match=found.without_match + dropped,
         )  # fmt: skip
-        gallery = len(found.gallery)
-    return Scores(protocol, found, ranks, _dropped(table, protocol, valid), gallery, table)
+        return found, blocks, found.gallery[old.first]
+    if protocol.level == "object":
+        blocks = object_ranks(features, found, protocol, block_bytes=block_bytes, device=device)
+        return found, blocks, found.gallery[object_gallery(found).first]
+    blocks = rank_blocks(
+        Picked(features, found.queries), Picked(features, found.gallery), found.truth,
+        block_bytes=block_bytes, ties=protocol.ties, device=device,
+    )  # fmt: skip
+    return found, blocks, found.gallery
 
 
-def _require_finite(features: Rows, found: Matches, table: pl.DataFrame) -> None:
-    bad = not_finite(features, np.union1d(found.queries, found.gallery))
+def _hit(first: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    return np.where(np.isnan(first), np.nan, first <= k)
+
+
+def _used(parts: list[Part], rows: int) -> Ints:
+    used = np.zeros(rows, dtype=bool)
+    for part in parts:
+        used[part.matches.queries] = used[part.matches.gallery] = True
+    return np.flatnonzero(used)
+
+
+def _require_finite(features: Rows, rows: Ints, table: pl.DataFrame) -> None:
+    bad = not_finite(features, rows)
     if len(bad):
         named = ", ".join(f"{row} ({table['path'][int(row)]})" for row in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -173,12 +323,3 @@ def _require_finite(features: Rows, found: Matches, table: pl.DataFrame) -> None
             f"features hold NaN or infinity in row {named}{more};"
             " embed these images again, or mark the rows as not valid"
         )
-
-
-def _dropped(table: pl.DataFrame, protocol: Protocol, valid: NDArray[np.bool_] | None) -> int:
-    if valid is None:
-        return 0
-    inside = np.ones(table.height, dtype=bool)
-    if protocol.split is not None:
-        inside = (table["split"] == protocol.split).fill_null(False).to_numpy()
-    return int((inside & ~valid).sum())

@@ -44,7 +44,7 @@ class Validation:
         scores = {}
         levels: tuple[tuple[Level, str], ...] = (("image", ""), ("object", "object_"))
         for level, prefix in levels:
-            summary = evaluate(vectors, images, level=level, valid=valid).summary()
-            scores[f"{prefix}mAP"] = float(summary["mAP"])
-            scores[f"{prefix}R@1"] = float(summary["R@1"])
+            found = evaluate(vectors, images, level=level, valid=valid)
+            scores[f"{prefix}mAP"] = found.mAP
+            scores[f"{prefix}R@1"] = found.recall(1)
         return scores

@@ -123,3 +123,9 @@ def test_public_and_private_by_hand(gldv2):
         scores = evaluate(features, images, protocol=asked).summary()
         assert scores[asked.metric] == pytest.approx(value)
         assert (scores["queries"], scores["gallery"]) == (1, 3)
+
+
+def test_its_own_index_csv_is_no_index_of_ours(gldv2):
+    for path in (gldv2 / "metadata").iterdir():
+        path.rename(gldv2 / path.name)
+    assert load_images(gldv2).layout == "gldv2"

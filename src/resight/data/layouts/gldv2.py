@@ -100,6 +100,7 @@ LAYOUT = Layout(
     terms="annotations CC BY 4.0; every image under its own free licence",
     parts=(" or ".join(f"{name} or */{name}" for name in _LISTS),),
     signature=(f"{_SOLUTION} or */{_SOLUTION} or train_clean.csv or */train_clean.csv",),
+    index="index.csv",
     counts=(  # the page, and the lists of version 2.1; training with all images or the clean ones
         Count("training images", (4_132_914, 1_580_470), _TRAIN),
         Count("training objects", (203_094, 81_313), _TRAIN, objects=True),

@@ -41,7 +41,8 @@ class Layout:
     name: as in `--layout`; title: as it is printed. page and terms: where it is to be had and
     under which conditions; a notice to its users stands in terms. parts: files and folders that
     must be there, relative, globs allowed, alternatives with " or ". signature: those that make
-    a folder look like it. read: gives the table of a whole folder, paths relative to it.
+    a folder look like it. index: a list of its own that is named as ours are (index.csv). read:
+    gives the table of a whole folder, paths relative to it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Layout:
     counts: tuple[Count, ...]
     read: Callable[[Path], pl.DataFrame]
     notice: str = ""
+    index: str = ""
 
     def recognise(self, folder: Path) -> bool:
         """Whether `folder` looks like this benchmark, whole or not."""

@@ -1,4 +1,4 @@
-"""What the page shows beyond the scores: first hits of chosen queries, sampled negatives."""
+"""What the page shows beyond the scores: the first hits of chosen queries."""
 
 from __future__ import annotations
 
@@ -8,25 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.evaluate.csr import Ints
+from resight.evaluate.legacy import legacy_gallery
 from resight.evaluate.objects import object_sums
-from resight.evaluate.protocols import UNKNOWN
+from resight.evaluate.parts import Part
 from resight.evaluate.scores import Scores
 from resight.evaluate.sources import Picked
 from resight.evaluate.units import Rows, exact_similarities, unit_rows
 
 _BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class Searched:
-    """The gallery as it was searched: its vectors (G, D), and the table row that pictures each.
-
-    `label` (G,): the object's code; -1 for unknown.
-    """
-
-    vectors: Rows
-    row: Ints
-    label: Ints
 
 
 @dataclass(frozen=True)
@@ -40,89 +29,90 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Negatives:
-    """Similarities of sampled wrong pairs: `queries` x `gallery` vectors, positives left out."""
+class _Searched:
+    """The gallery of a part as it was searched: its vectors (G, D), and a table row for each.
 
-    similarity: NDArray[np.float64]
-    queries: int
-    gallery: int
-
-
-def searched(scores: Scores, features: Rows) -> Searched:
-    """The vectors that these scores' queries searched: images, or centroids of objects."""
-    found = scores.matches
-    if scores.protocol.level == "image":
-        vectors: Rows = Picked(features, found.gallery)
-        return Searched(vectors, found.gallery, found.object[found.gallery])
-    objects, sums = object_sums(features, found, scores.protocol)
-    row = found.gallery[objects.first]
-    return Searched(sums.centroids(), row, found.object[row])
-
-
-def first_hits(
-    scores: Scores, features: Rows, gallery: Searched, queries: list[int], count: int
-) -> list[list[Hit]]:
-    """The first `count` hits of some queries (places in `scores.matches.queries`).
-
-    Ranked as the scores are; at object level with each query's own centroid in its place.
+    `own` (queries,): at object level the column of the query's object, or -1.
     """
-    found, ranks = scores.matches, scores.ranks
-    chosen = np.array(sorted(set(queries)), dtype=np.int64)
-    asked = unit_rows(Picked(features, found.queries[chosen])[0 : len(chosen)])
-    best: list[list[tuple[float, int]]] = [[] for _ in chosen]
+
+    vectors: Rows
+    row: Ints
+    own: Ints | None
+
+
+def first_hits(scores: Scores, queries: list[int], count: int) -> list[list[Hit]]:
+    """The first `count` hits of some queries (rows of `scores.per_query`).
+
+    Ranked as the scores are; at object level with each query's own centroid in its place. Rows are
+    those of `scores.view`.
+    """
+    sizes = [len(part.matches.queries) for part in scores.parts]
+    ends = np.cumsum(sizes)
+    found: dict[int, list[Hit]] = {}
+    for part, end, size in zip(scores.parts, ends.tolist(), sizes, strict=True):
+        inside = sorted({q for q in queries if end - size <= q < end})
+        if inside:
+            places = np.array(inside, dtype=np.int64) - (end - size)
+            found |= dict(zip(inside, _hits_of(scores, part, places, inside, count), strict=True))
+    return [found[q] for q in queries]
+
+
+def _hits_of(
+    scores: Scores, part: Part, places: Ints, inside: list[int], count: int
+) -> list[list[Hit]]:
+    gallery = _searched(scores, part)
+    asked = unit_rows(Picked(scores.features, part.matches.queries[places])[0 : len(places)])
+    near = scores.per_query["right_similarity"]
+    lists = [part.matches.truth.lists(q, q + 1) for q in places.tolist()]
+    best: list[list[tuple[float, int]]] = [[] for _ in inside]
     for start in range(0, len(gallery.row), _BLOCK):
         block = unit_rows(np.asarray(gallery.vectors[start : start + _BLOCK]))
         similarity = exact_similarities(asked, block)
-        for i, q in enumerate(chosen):
-            _settle(scores, int(q), similarity[i], start)
-            order = np.argsort(-similarity[i], kind="stable")[:count]
-            merged = best[i] + [(-similarity[i, c], int(c) + start) for c in order]
-            best[i] = sorted(merged)[:count]
-    right = {int(q): set(ranks.index[ranks.indptr[q] : ranks.indptr[q + 1]]) for q in chosen}
-    hits = {
-        int(q): [
-            Hit(rank, int(gallery.row[c]), -falling, c in right[int(q)])
+        for i, q in enumerate(inside):
+            values = similarity[i]
+            if gallery.own is not None:
+                column = gallery.own[places[i]] - start
+                if 0 <= column < len(values):
+                    values[column] = near[q] if near[q] is not None else -np.inf
+            else:
+                _hide(values, lists[i][1].indices, start)
+            order = np.argsort(-values, kind="stable")[:count]
+            best[i] = sorted(best[i] + [(-values[c], int(c) + start) for c in order])[:count]
+    right = [set(positives.indices.tolist()) for positives, _ in lists]
+    if gallery.own is not None:
+        right = [{int(gallery.own[q])} for q in places]
+    return [
+        [
+            Hit(rank, int(gallery.row[c]), -falling, c in right[i])
             for rank, (falling, c) in enumerate(best[i], start=1)
             if np.isfinite(falling)
         ]
-        for i, q in enumerate(chosen)
-    }
-    return [hits[q] for q in queries]
+        for i in range(len(inside))
+    ]
 
 
-def _settle(scores: Scores, q: int, similarity: NDArray[np.float64], start: int) -> None:
-    """Put in the positives' own similarities of one query, and hide its junk, in a block."""
-    ranks = scores.ranks
-    span = slice(ranks.indptr[q], ranks.indptr[q + 1])
-    places = ranks.index[span] - start
-    inside = (places >= 0) & (places < len(similarity))
-    similarity[places[inside]] = ranks.similarity[span][inside]
+def _hide(values: NDArray[np.float64], junk: Ints, start: int) -> None:
+    near = junk - start
+    values[near[(near >= 0) & (near < len(values))]] = -np.inf
+
+
+def _searched(scores: Scores, part: Part) -> _Searched:
+    found = part.matches
+    if scores.protocol.legacy:
+        old = legacy_gallery(scores.features, found)
+        return _Searched(old.vectors, found.gallery[old.first], None)
     if scores.protocol.level == "image":
-        junk = scores.matches.junk[q] - start
-        similarity[junk[(junk >= 0) & (junk < len(similarity))]] = -np.inf
+        return _Searched(Picked(scores.features, found.gallery), found.gallery, None)
+    objects, sums = object_sums(scores.features, found, scores.protocol)
+    column = np.full(int(found.object.max(initial=0)) + 2, -1, dtype=np.int64)
+    column[found.object[found.gallery]] = objects.code
+    own = column[found.object[found.queries]]
+    return _Searched(sums.centroids(), found.gallery[objects.first], own)
 
 
-def first_right(scores: Scores, gallery: Searched, q: int) -> Hit:
-    """The best positive of a query, wherever it stands."""
-    ranks = scores.ranks
-    entry = ranks.indptr[q]
-    row = int(gallery.row[ranks.index[entry]])
-    return Hit(int(ranks.rank[entry]), row, float(ranks.similarity[entry]), True)
-
-
-def sample_negatives(
-    scores: Scores, features: Rows, gallery: Searched, queries: int = 256, vectors: int = 1024
-) -> Negatives:
-    """Similarities between some queries and some gallery vectors of other objects (seed 0)."""
-    rng = np.random.default_rng(0)
-    found = scores.matches
-
-    def pick(total: int, most: int) -> Ints:
-        return np.sort(rng.choice(total, min(total, most), replace=False)).astype(np.int64)
-
-    q, g = pick(len(found.queries), queries), pick(len(gallery.row), vectors)
-    left = unit_rows(Picked(features, found.queries[q])[0 : len(q)])
-    right = unit_rows(Picked(gallery.vectors, g)[0 : len(g)])
-    label = gallery.label[g]
-    other = (found.object[found.queries[q]][:, None] != label) | (label == UNKNOWN)
-    return Negatives(exact_similarities(left, right)[other], len(q), len(g))
+def first_right(scores: Scores, q: int) -> Hit | None:
+    """The best positive of a query, wherever it stands; its row is one of `scores.table`."""
+    row = scores.per_query.row(q, named=True)
+    if row["right"] is None:
+        return None
+    return Hit(row["first_rank"], row["right"], row["right_similarity"], True)

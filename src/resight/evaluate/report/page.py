@@ -16,7 +16,6 @@ from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
 from resight.evaluate.report.words import describe, ties_in_words
 from resight.evaluate.scores import Scores
-from resight.evaluate.units import Rows
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
@@ -50,7 +49,6 @@ class _Strip:
 def write_report(
     path: Path,
     scores: Sequence[Scores],
-    features: Rows,
     imageset: ImageSet,
     *,
     title: str,
@@ -59,67 +57,71 @@ def write_report(
 ) -> Path:
     """Write one HTML page, with everything it needs inside, about scores of the same features.
 
-    scores: one a level, at least one; pictures and details are of the image level where it is
-    among them. features (N, D): those that were scored. load_thumbnail: gives a small picture
-    of a row of the image set, or None; by default the file is opened. command: what repeats the
-    numbers, shown as it is. Returns `path`.
+    scores: one a protocol, at least one; pictures and details are of the first at image level,
+    or of the first. load_thumbnail: gives a small picture of a row of the image set, or None; by
+    default the file is opened. command: what repeats the numbers, shown as it is. Returns `path`.
 
     Raises ValueError without scores, OSError when the page can't be written.
     """
     if not scores:
         raise ValueError("a report needs at least one Scores")
+    from resight.evaluate.report import plots
+
     first = next((one for one in scores if one.protocol.level == "image"), scores[0])
+    labels = plots.labels_of(scores)
+    columns = [_column(one, label) for one, label in zip(scores, labels, strict=True)]
     return write_page(
         Path(path),
         "page.html.j2",
         title=title,
         source=imageset.source,
         command=command,
-        columns=[_column(one) for one in scores],
-        cutoffs=sorted({1, 5, 10}.union(*(one.protocol.cutoffs for one in scores))),
+        columns=columns,
+        names=list(dict.fromkeys(name for one in scores for name in one.names())),
+        main={column["summary"]["primary"] for column in columns} | {"R@1"},
         notes=list(dict.fromkeys(note for one in scores for note in one.notes())),
         first_level=first.protocol.level,
+        first_label=labels[list(scores).index(first)],
         ties=ties_in_words(first.protocol.ties),
-        **_details(scores, first, features, load_thumbnail or open_thumbnails(imageset)),
+        **_details(scores, first, load_thumbnail or open_thumbnails(imageset)),
     )
 
 
-def _column(one: Scores) -> dict[str, Any]:
-    """One level of the table of numbers."""
+def _column(one: Scores, label: str) -> dict[str, Any]:
+    """One protocol's column of the table of numbers."""
     return {
+        "label": label,
         "summary": one.summary(),
         "words": describe(one),
         "json": json.dumps(one.protocol.to_dict(), indent=2, ensure_ascii=False),
     }
 
 
-def _details(
-    scores: Sequence[Scores], first: Scores, features: Rows, load: LoadThumbnail
-) -> dict[str, Any]:
+def _details(scores: Sequence[Scores], first: Scores, load: LoadThumbnail) -> dict[str, Any]:
     """Figures, tables and pictures."""
     from markupsafe import Markup
 
     from resight.evaluate.report import plots
 
-    gallery = found.searched(first, features)
-    negatives = found.sample_negatives(first, features, gallery)
+    queries = first.per_query
     objects = _means(first, "object")
     return {
         "cmc": Markup(plots.cmc_curve(scores)),
         "ap_histogram": Markup(plots.ap_histogram(scores)),
         "similarities": Markup(
-            plots.similarity_histogram(first.ranks.similarity, negatives.similarity)
+            plots.similarity_histogram(
+                queries["right_similarity"].drop_nulls().drop_nans().to_numpy(),
+                queries["wrong_similarity"].drop_nulls().drop_nans().to_numpy(),
+            )
         ),
         "object_histogram": Markup(
             plots.object_histogram(objects["AP"].to_numpy(), first.protocol.level)
         ),
-        "positive_pairs": len(first.ranks.similarity),
-        "negatives": negatives,
         "objects": objects.head(_LISTED).to_dicts(),
         "n_objects": objects.height,
         "cameras": _means(first, "camera").head(_LISTED).to_dicts(),
         "n_cameras": first.per_query["camera"].n_unique(),
-        **_strips(first, features, gallery, load),
+        **_strips(first, load),
     }
 
 
@@ -139,33 +141,26 @@ def _means(scores: Scores, column: str) -> pl.DataFrame:
     )
 
 
-def _strips(
-    scores: Scores, features: Rows, gallery: found.Searched, load: LoadThumbnail
-) -> dict[str, list[_Strip]]:
+def _strips(scores: Scores, load: LoadThumbnail) -> dict[str, list[_Strip]]:
     """The worst and the best queries with their first hits."""
-    ap, row = scores.per_query["AP"].to_numpy(), scores.per_query["row"].to_numpy()
+    ap, row = scores.per_query["AP"].fill_nan(0).to_numpy(), scores.per_query["row"].to_numpy()
     positives = scores.per_query["positives"].to_numpy()
     n_best = min(BEST, len(ap) // 2)
     worst = np.lexsort((row, ap))[: min(WORST, len(ap) - n_best)].tolist()
     # Among the many that are perfect, those with most positives are the achievement.
     order = np.lexsort((row, -positives, -ap)).tolist()
     best = [q for q in order if q not in set(worst)][:n_best]
-    hits = found.first_hits(scores, features, gallery, worst + best, HITS)
-    pictures = _Pictures(scores.table, load)
-    strips = [
-        _strip(scores, gallery, pictures, q, of_q)
-        for q, of_q in zip(worst + best, hits, strict=True)
-    ]
+    hits = found.first_hits(scores, worst + best, HITS)
+    pictures = _Pictures(scores, load)
+    strips = [_strip(scores, pictures, q, of_q) for q, of_q in zip(worst + best, hits, strict=True)]
     return {"worst": strips[: len(worst)], "best": strips[len(worst) :]}
 
 
-def _strip(
-    scores: Scores, gallery: found.Searched, pictures: _Pictures, q: int, hits: list[found.Hit]
-) -> _Strip:
+def _strip(scores: Scores, pictures: _Pictures, q: int, hits: list[found.Hit]) -> _Strip:
     query = scores.per_query.row(q, named=True)
-    late = None
-    if not any(hit.right for hit in hits):
-        late = pictures.of_hit(found.first_right(scores, gallery, q))
+    late, right = None, found.first_right(scores, q)
+    if right is not None and not any(hit.right for hit in hits):
+        late = pictures.of_row(right.row, right)
     return _Strip(
         ap=query["AP"],
         positives=query["positives"],
@@ -179,8 +174,9 @@ def _strip(
 class _Pictures:
     """Thumbnails as data URIs, each made once."""
 
-    def __init__(self, table: pl.DataFrame, load: LoadThumbnail) -> None:
-        self._table, self._load = table, load
+    def __init__(self, scores: Scores, load: LoadThumbnail) -> None:
+        self._table, self._load = scores.table, load
+        self._origin = scores.origin
         self._made: dict[int, str] = {}
 
     def of_row(self, row: int, hit: found.Hit | None = None) -> _Picture:
@@ -190,4 +186,5 @@ class _Pictures:
         return _Picture(self._made[row], path, name, hit)
 
     def of_hit(self, hit: found.Hit) -> _Picture:
-        return self.of_row(hit.row, hit)
+        """The hit's row is one of the view, with averaged rows."""
+        return self.of_row(int(self._origin[hit.row]), hit)

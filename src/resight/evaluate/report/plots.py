@@ -57,32 +57,45 @@ def figure(into: list[str], size: tuple[float, float] = (5.2, 3.1)) -> Iterator[
     into.append(re.sub(r"font-family: [^;]*; ", "", svg))  # the page's font instead
 
 
+def labels_of(scores: Sequence[Scores]) -> list[str]:
+    """What each is called: its level where that tells them apart, else its protocol's name."""
+    levels = [one.protocol.level for one in scores]
+    if len(set(levels)) == len(levels):
+        return [f"{level} level" for level in levels]
+    return [one.protocol.name for one in scores]
+
+
+def _colour(scores: Sequence[Scores], place: int) -> str:
+    levels = [one.protocol.level for one in scores]
+    if len(set(levels)) == len(levels):
+        return _COLOURS[levels[place]]
+    return f"C{place % 10}"
+
+
 def cmc_curve(scores: Sequence[Scores], length: int = 50) -> str:
-    """R@K against K, one line a level."""
+    """R@K against K, one line a protocol."""
     svg: list[str] = []
     with figure(svg) as axes:
-        for one in scores:
-            level = one.protocol.level
+        for i, (one, label) in enumerate(zip(scores, labels_of(scores), strict=True)):
             curve = 100 * one.cmc(min(length, max(one.gallery, 1)))
             places = np.arange(1, len(curve) + 1)
-            axes.plot(places, curve, color=_COLOURS[level], label=f"{level} level", linewidth=2)
+            axes.plot(places, curve, color=_colour(scores, i), label=label, linewidth=2)
         axes.set(xlabel="K", ylabel="R@K (%)", ylim=(0, 101), xlim=(1, None))
         axes.legend(loc="lower right")
     return svg[0]
 
 
 def ap_histogram(scores: Sequence[Scores]) -> str:
-    """How many queries have which AP, one outline a level."""
+    """How many queries have which AP, one outline a protocol."""
     svg: list[str] = []
     bins = np.linspace(0, 1, 21)
     with figure(svg) as axes:
-        for one in scores:
-            level = one.protocol.level
-            values = one.per_query["AP"].to_numpy()
+        for i, (one, label) in enumerate(zip(scores, labels_of(scores), strict=True)):
+            values = one.per_query["AP"].drop_nans().to_numpy()
             counts, _ = np.histogram(values, bins)
             shares = 100 * counts / max(len(values), 1)
-            axes.stairs(shares, bins, color=_COLOURS[level], fill=True, alpha=0.25)
-            axes.stairs(shares, bins, color=_COLOURS[level], label=f"{level} level", linewidth=1.6)
+            axes.stairs(shares, bins, color=_colour(scores, i), fill=True, alpha=0.25)
+            axes.stairs(shares, bins, color=_colour(scores, i), label=label, linewidth=1.6)
         axes.set(xlabel="average precision of a query", ylabel="queries (%)", xlim=(0, 1))
         axes.legend(loc="upper center")
     return svg[0]

@@ -1,0 +1,214 @@
+"""The compiled loops of the ranking: normalise, compare, count. Called from many threads at once.
+
+Compiled by numba on first use and kept on disk. Each works on the rows [first, last) of one tile;
+the calls touch different rows, so that they need no locks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+# Only sums that are exact in any order (see units.py) may be reordered.
+_any_order: Callable[[Any], Any] = numba.njit(
+    cache=True, nogil=True, fastmath={"reassoc", "contract"}, inline="never"
+)
+_compiled: Callable[[Any], Any] = numba.njit(cache=True, nogil=True)
+_GRID = 2.0**26
+_STEP = 32  # elements compared at once before any of them is looked at
+BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
+
+
+@_compiled
+def normalise(rows, out):  # type: ignore[no-untyped-def]
+    """L2-normalise rows (n, D) and round to multiples of 2**-26, into out (n, D) float32.
+
+    The squares are added in eight lanes and these in order, whatever the processor, so that the
+    norm has the same digits everywhere.
+    """
+    lanes = np.zeros(8)
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        largest = 0.0
+        for value in row:
+            largest = max(largest, abs(np.float64(value)))
+        if largest == 0.0:
+            out[r] = 0
+            continue
+        # Squares of huge and tiny float64 values overflow; powers of two take nothing off. Two of
+        # them, as the reciprocal of the tiniest would overflow itself.
+        one = two = 1.0
+        if largest > 1e100 or largest < 1e-100:
+            exponent = math.frexp(largest)[1]
+            one = math.ldexp(1.0, -exponent // 2)
+            two = math.ldexp(1.0, -exponent - -exponent // 2)
+        lanes[:] = 0
+        whole = row.size // 8 * 8
+        for start in range(0, whole, 8):
+            for k in range(8):
+                value = np.float64(row[start + k]) * one * two
+                lanes[k] += value * value
+        for k in range(row.size - whole):
+            value = np.float64(row[whole + k]) * one * two
+            lanes[k] += value * value
+        total = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + (
+            (lanes[4] + lanes[5]) + (lanes[6] + lanes[7])
+        )
+        scale = _GRID / np.sqrt(total)
+        for k in range(row.size):
+            out[r, k] = np.rint(np.float64(row[k]) * one * two * scale) * (1.0 / _GRID)
+
+
+@_any_order
+def dot(left, right):  # type: ignore[no-untyped-def]
+    """The exact similarity of two unit rows, float64."""
+    total = 0.0
+    for k in range(left.size):
+        total += np.float64(left[k]) * np.float64(right[k])
+    return total
+
+
+@_compiled
+def positive_similarities(  # type: ignore[no-untyped-def]
+    first, last, left, right, first_column, indptr, index, out
+):
+    """The exact similarity of rows [first, last) to those of their positives in this block.
+
+    left (n, D): the queries' unit rows; right (m, D): the gallery's from `first_column` on;
+    indptr, index: the positives of each query; out: aligned to index.
+    """
+    for r in range(first, last):
+        for entry in range(indptr[r], indptr[r + 1]):
+            column = index[entry] - first_column
+            if 0 <= column < right.shape[0]:
+                out[entry] = dot(left[r], right[column])
+
+
+@_compiled
+def order_positives(first, last, indptr, index, similarity, order):  # type: ignore[no-untyped-def]
+    """For rows [first, last) the order of their positives from worst to best, into `order`.
+
+    Worst is the lowest similarity, and among equal ones the highest index.
+    """
+    for r in range(first, last):
+        start, stop = indptr[r], indptr[r + 1]
+        falling = np.argsort(-index[start:stop], kind="mergesort")
+        rising = np.argsort(similarity[start:stop][falling], kind="mergesort")
+        for k in range(stop - start):
+            order[start + k] = start + falling[rising[k]]
+
+
+@_compiled
+def _bucket(value, floor, scale, buckets):  # type: ignore[no-untyped-def]
+    """Which of the equal parts above `floor` a value lies in: never falls as the value rises."""
+    place = (value - floor) * scale
+    return buckets - 1 if place >= buckets - 1 else int(place)
+
+
+@_compiled
+def make_tables(first, last, indptr, floor, high, scale, table):  # type: ignore[no-untyped-def]
+    """For rows [first, last): how many thresholds lie surely below each bucket, into `table`.
+
+    It is where the search for an element's place among the thresholds begins.
+    """
+    buckets = table.shape[1]
+    for r in range(first, last):
+        start, stop = indptr[r], indptr[r + 1]
+        if start == stop or buckets == 1:
+            continue
+        width = high[stop - 1] - floor[r]
+        scale[r] = (buckets - 1) / width if width > 1e-30 else 0.0
+        below = 0
+        for bucket in range(buckets):
+            while start + below < stop and (
+                _bucket(high[start + below], floor[r], scale[r], buckets) < bucket
+            ):
+                below += 1
+            table[r, bucket] = below
+
+
+@_compiled
+def count_tile(  # type: ignore[no-untyped-def]
+    first, last, tile, left, right, first_column, given, error, ties,
+    indptr, low, high, exact, index, floor, scale, table, junk_indptr, junk,
+    above, best, best_low, best_index,
+):  # fmt: skip
+    """Count, for rows [first, last) of a tile, the negatives that stand above each positive.
+
+    tile (n, m): the similarities of n queries to the gallery rows from `first_column` on, within
+    `error` of the exact ones; `given`: they are the exact ones, and left, right aren't read. left
+    (n, D), right (m, D): the unit rows they come from. indptr (n + 1,), exact, index, low, high:
+    the positives of each query from worst to best, and float bounds around their similarity.
+    floor (n,): below it nothing counts. scale (n,), table (n, buckets): see `make_tables`.
+    junk_indptr, junk: gallery rows that a query doesn't see. Written are: above, where an element
+    that stands above the k worst positives of its query counts for the k-th; best, best_low,
+    best_index (n,): the best negative.
+    """
+    buckets = table.shape[1]
+    width = tile.shape[1]
+    for r in range(first, last):
+        row = tile[r]
+        start, stop = indptr[r], indptr[r + 1]
+        for entry in range(start, stop):
+            column = index[entry] - first_column
+            if 0 <= column < width:
+                row[column] = -np.inf
+        for entry in range(junk_indptr[r], junk_indptr[r + 1]):
+            column = junk[entry] - first_column
+            if 0 <= column < width:
+                row[column] = -np.inf
+        gate = min(floor[r], best_low[r])
+        for begin in range(0, width, _STEP):
+            end = min(begin + _STEP, width)
+            some = 0
+            for c in range(begin, end):
+                some += row[c] >= gate
+            if some == 0:
+                continue
+            for c in range(begin, end):
+                value = row[c]
+                if not value >= gate:
+                    continue
+                similarity = np.nan
+                if value >= floor[r]:
+                    place = start
+                    if buckets > 1:
+                        place += table[r, _bucket(value, floor[r], scale[r], buckets)]
+                    while place < stop and high[place] < value:
+                        place += 1
+                    if place < stop and low[place] <= value:  # too near to tell
+                        similarity = np.float64(value) if given else dot(left[r], right[c])
+                        while place < stop:
+                            first_of_two = ties == PESSIMISTIC or (
+                                ties == BY_ID and c + first_column < index[place]
+                            )
+                            if similarity < exact[place] or (
+                                similarity == exact[place] and not first_of_two
+                            ):
+                                break
+                            place += 1
+                    if place > start:
+                        above[place - 1] += 1
+                if value >= best_low[r]:
+                    if np.isnan(similarity):
+                        similarity = np.float64(value) if given else dot(left[r], right[c])
+                    column = c + first_column
+                    if similarity > best[r] or (similarity == best[r] and column < best_index[r]):
+                        best[r] = similarity
+                        best_index[r] = column
+                        best_low[r] = similarity - 2 * error
+                        gate = min(floor[r], best_low[r])
+
+
+@_compiled
+def finish(first, last, indptr, above):  # type: ignore[no-untyped-def]
+    """Turn the counts of rows [first, last) into ranks, from worst to best, in place."""
+    for r in range(first, last):
+        total = 0
+        for k in range(indptr[r + 1] - 1, indptr[r] - 1, -1):
+            total += above[k]
+            above[k] = total + indptr[r + 1] - k
