@@ -202,7 +202,8 @@ def test_queries_of_unknown_object_stand_for_themselves():
 
 def test_numbers_in_words():
     assert [points(x) for x in (0.0134, -0.0134, 0.0001, -0.0001)] == ["+1.3", "−1.3", "0.0", "0.0"]
-    assert span(-0.001, 0.02) == "[−0.1, 2.0]" and span(float("nan"), 1) == "[–]"
+    assert span((-0.001, 0.02)) == "[−0.1, 2.0]" and span((float("nan"), 1)) == "[–]"
+    assert points(0.0134, 2) == "+1.34" and span((0, 0.00004), 2) == "[0.00, 0.00]"
     assert [in_words(p) for p in (0.00001, 0.0123, 0.5, 1)] == [
         "p < .001", "p = .012", "p = .50", "p = 1",
     ]  # fmt: skip
@@ -293,7 +294,7 @@ def test_the_page_of_runs_has_published_figures_where_there_are_any(tmp_path, im
     for record in records:
         summary = record.summaries["market1501"]
         low, high = record.interval("market1501", "mAP")
-        assert f"{100 * summary['mAP']:.1f}" in first and span(low, high) in first
+        assert f"{100 * summary['mAP']:.1f}" in first and span((low, high)) in first
     assert "resight evaluate b" in text and "python 3.11" in text
     with pytest.raises(ValueError, match="at least one"):
         write_runs_page(tmp_path / "none.html", [], [])

@@ -83,9 +83,10 @@ def print_comparison(one: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from resight.evaluate.compare import in_words, points, span
+    from resight.evaluate.compare import in_words, percent, points, span
 
     screen = Console(highlight=False, soft_wrap=True)
+    digits = one.digits
 
     def say(text: str) -> None:
         screen.print(text, markup=False)
@@ -93,14 +94,16 @@ def print_comparison(one: Comparison) -> None:
     def cell(run: int, m: int) -> str:
         low, high = one.intervals[run, m]
         half = 100 * (high - low) / 2
-        return f"{100 * one.values[run, m]:.1f}" + (f" ± {half:.1f}" if half == half else "")
+        value = percent(one.values[run, m], digits)
+        return value + (f" ± {half:.{digits}f}" if half == half else "")
 
-    say(f"{one.protocol}: {one.title}; {one.tables[0].height:,} queries")
+    title = f": {one.title}" if one.title != one.protocol else ""
+    say(f"{one.protocol}{title}; {one.tables[0].height:,} queries")
     for other, d in enumerate(one.differences, start=1):
         table = Table("%", *map(escape, (one.runs[0], one.runs[other])), "difference", "", "p")
         for m, metric in enumerate(one.metrics):
-            numbers = (points(d.mean[m]), escape(span(*d.interval[m])), in_words(d.p[m], ""))
-            table.add_row(metric, cell(0, m), cell(other, m), *numbers)
+            difference = points(d.mean[m], digits), escape(span(d.interval[m], digits))
+            table.add_row(metric, cell(0, m), cell(other, m), *difference, in_words(d.p[m], ""))
         screen.print(table)
         say(one.verdict(other))
     for line in one.notes:

@@ -17,6 +17,7 @@ from resight.evaluate.records import Record, by_query, metrics, primary
 from resight.evaluate.uncertainty import Floats, Ints, Paired, bootstrap, paired
 
 SIGNIFICANT = 0.05
+_MANY = 10_000  # queries: a query is then less than a hundredth of a point
 # Columns of per_query that are outcomes; all others describe the query.
 _OUTCOMES = {"row", "repeat", "path", "AP", "INP", "first_rank", "positives", "gallery"}
 _OUTCOMES |= {"right", "wrong", "right_similarity", "wrong_similarity"}
@@ -48,13 +49,19 @@ class Comparison:
         """The place of the metric that the protocol is judged by."""
         return self.metrics.index(self.primary)
 
+    @property
+    def digits(self) -> int:
+        """Decimals of a percentage that this many queries give a meaning."""
+        return 1 if self.tables[0].height < _MANY else 2
+
     def verdict(self, other: int) -> str:
         """Whether run `other` (1 ...) is better than the baseline, in words."""
         name, difference = self.runs[other], self.differences[other - 1]
         low, high = difference.interval[self.main]
         p = difference.p[self.main]
+        mean, digits = difference.mean[self.main], self.digits
         numbers = (
-            f"{points(difference.mean[self.main])} {self.primary} {span(low, high)}, {in_words(p)}"
+            f"{points(mean, digits)} {self.primary} {span((low, high), digits)}, {in_words(p)}"
         )
         if not np.nan_to_num(self.moved(other)).any() and not np.nan_to_num(difference.mean).any():
             return f"{name} and {self.runs[0]} are equal on every query"
@@ -170,20 +177,24 @@ def compare(
     return [_compare_one(records, names, name) for name in same], lines
 
 
-def points(fraction: float) -> str:
+def points(fraction: float, digits: int = 1) -> str:
     """A difference in percentage points, with its sign."""
-    return "–" if np.isnan(fraction) else _signed(f"{100 * fraction:+.1f}")
+    return "–" if np.isnan(fraction) else _signed(f"{100 * fraction:+.{digits}f}")
 
 
-def span(low: float, high: float) -> str:
+def span(ends: Sequence[float] | Floats, digits: int = 1) -> str:
     """An interval in percentage points."""
-    if np.isnan(low) or np.isnan(high):
-        return "[–]"
-    return f"[{_signed(f'{100 * low:.1f}')}, {_signed(f'{100 * high:.1f}')}]"
+    return "[–]" if np.isnan(ends).any() else f"[{', '.join(percent(e, digits) for e in ends)}]"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A value in percent."""
+    return "–" if np.isnan(fraction) else _signed(f"{100 * fraction:.{digits}f}")
 
 
 def _signed(number: str) -> str:
-    return "0.0" if number in ("+0.0", "-0.0") else number.replace("-", "−")
+    """With a true minus, and zero without a sign."""
+    return (number if number.strip("+-0.") else number.strip("+-")).replace("-", "−")
 
 
 def in_words(p: float, name: str = "p") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resight.evaluate.compare import SIGNIFICANT, Comparison, in_words, points, span
+from resight.evaluate.compare import SIGNIFICANT, Comparison, in_words, percent, points, span
 from resight.evaluate.records import Record
 from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
@@ -93,15 +93,18 @@ def _rows(one: Comparison) -> list[dict[str, Any]]:
     rows = []
     for m, metric in enumerate(one.metrics):
         values = [
-            {"value": one.values[r, m], "interval": span(*one.intervals[r, m])}
+            {
+                "value": percent(one.values[r, m], one.digits),
+                "interval": span(one.intervals[r, m], one.digits),
+            }
             for r in range(len(one.runs))
         ]
         differences = [
             {
-                "points": points(d.mean[m]),
-                "interval": span(*d.interval[m]),
+                "points": points(d.mean[m], one.digits),
+                "interval": span(d.interval[m], one.digits),
                 "p": in_words(d.p[m]),
-                "kind": _kind(d.mean[m]) if d.p[m] < SIGNIFICANT else "",
+                "kind": _kind(d.mean[m], one.digits) if d.p[m] < SIGNIFICANT else "",
             }
             for d in one.differences
         ]
@@ -110,8 +113,9 @@ def _rows(one: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _kind(difference: float) -> str:
-    return "up" if difference > 0 else "down" if difference < 0 else ""
+def _kind(difference: float, digits: int) -> str:
+    """Up or down, where the printed number says so too."""
+    return {"+": "up", "−": "down"}.get(points(difference, digits)[0], "")
 
 
 def _pair(one: Comparison, other: int, by: Sequence[str], album: list[_Album]) -> dict[str, Any]:
@@ -144,7 +148,8 @@ def _by(one: Comparison, column: str, other: int) -> dict[str, Any]:
         "total": table.height,
         "rows": [
             row
-            | {"points": points(row["difference"]), "kind": _kind(row["difference"])}
+            | {"points": points(row["difference"], one.digits)}
+            | {"kind": _kind(row["difference"], one.digits)}
             | {"width": 50 * abs(row["difference"]) / largest}
             for row in rows.to_dicts()
         ],
@@ -156,17 +161,17 @@ def _strip(one: Comparison, other: int, q: int, album: list[_Album]) -> _Strip:
     first, second = album[0], album[other]
     ranks = f"{_rank(before)} → {_rank(after)}"
     pictures = [first.picture(before["row"], "query", "query")]
-    right, now = (one_["right"] for one_ in (before, after))
-    if right is not None and now is not None and first.path(right) == second.path(now):
-        pictures.append(first.picture(right, "right", f"✓ {ranks}"))
-    else:
-        if right is not None:
-            pictures.append(first.picture(right, "right", f"✓ {_rank(before)}", "before"))
-        if now is not None:
-            pictures.append(second.picture(now, "right", f"✓ {_rank(after)}", "after"))
-    for row, of, when in ((before, first, "before"), (after, second, "after")):
-        if row["wrong"] is not None:
-            pictures.append(of.picture(row["wrong"], "wrong", "✗", when))
+    for kind, mark in (("right", "✓"), ("wrong", "✗")):
+        old, new = before[kind], after[kind]
+        of = [_rank(q) if kind == "right" else "" for q in (before, after)]
+        if old is not None and new is not None and first.path(old) == second.path(new):
+            label = f"{mark} {ranks}" if kind == "right" else mark
+            pictures.append(first.picture(old, kind, label, "" if kind == "right" else "both"))
+            continue
+        if old is not None:
+            pictures.append(first.picture(old, kind, f"{mark} {of[0]}".strip(), "before"))
+        if new is not None:
+            pictures.append(second.picture(new, kind, f"{mark} {of[1]}".strip(), "after"))
     return _Strip(
         before["AP"], after["AP"], ranks, before["object"], before["camera"], before["path"],
         pictures,

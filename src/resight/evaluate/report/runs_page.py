@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def _section(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any
     summaries = [record.summaries[protocol] for _, record in runs]
     columns = list(dict.fromkeys(metric for one in summaries for metric in metrics(one)))
     best = primary(summaries[0])
-    tops = [one[best] for one in summaries if best in one]
+    tops = [one[best] for one in summaries if _known(one.get(best))]
     rows = []
     for name, record in runs:
         summary = record.summaries[protocol]
@@ -46,7 +47,8 @@ def _section(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any
         for metric in columns:
             value, ends = summary.get(metric), record.interval(protocol, metric)
             top = metric == best and len(tops) > 1 and value == max(tops)
-            cells.append({"value": value, "interval": span(*ends) if ends else "", "top": top})
+            value = value if _known(value) else None
+            cells.append({"value": value, "interval": span(ends) if ends else "", "top": top})
         counts = [summary.get(key) for key in ("queries", "gallery")]
         rows.append({"name": name, "cells": cells, "counts": counts})
     value = runs[0][1].protocols[protocol]
@@ -60,6 +62,10 @@ def _section(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any
         "json": json.dumps(value, indent=2, ensure_ascii=False),
         "published": _published(protocol, runs),
     }
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def _published(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any] | None:
