@@ -132,6 +132,12 @@ def test_a_missing_column_and_a_missing_folder(folder):
         load_record("/no/such")
     with pytest.raises(UserError, match="not an evaluation folder"):
         load_record(folder / "images.parquet")
+    shutil.copy(folder / "scores.json", folder / "other")  # each protocol has one of its own
+    with pytest.raises(UserError, match=r"other: one protocol of an evaluation; give .*evaluation"):
+        load_record(folder / "other")
+    (folder / "scores.json").unlink()
+    with pytest.raises(UserError, match="not an evaluation folder"):
+        load_record(folder)
 
 
 def test_scores_of_an_older_version_are_refused(folder):

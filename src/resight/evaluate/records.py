@@ -39,6 +39,7 @@ class Record:
     when: str
     command: tuple[str, ...]
     data: Mapping[str, Any]
+    job: Mapping[str, Any]
     origin: Mapping[str, Any]
     versions: Mapping[str, str]
     git: Mapping[str, Any]
@@ -99,9 +100,12 @@ def find_folders(path: Path) -> list[Path]:
         return [path.parent]
     if not path.exists():
         raise UserError(f"{path}: not found; an evaluation folder was expected here")
+    if (path / PER_QUERY).is_file() and (path.parent / SCORES).is_file():
+        raise UserError(f"{path}: one protocol of an evaluation; give {path.parent}")
     if (path / SCORES).is_file():
         return [path]
-    inside = sorted(file.parent for file in path.glob(f"*/{SCORES}")) if path.is_dir() else []
+    found = path.glob(f"*/{SCORES}") if path.is_dir() else ()
+    inside = sorted(file.parent for file in found if (file.parent / IMAGES).is_file())
     if not inside:
         raise UserError(
             f"{path}: not an evaluation folder (no {SCORES}); 'resight evaluate --out' makes one"
