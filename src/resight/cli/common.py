@@ -24,6 +24,7 @@ class Advance(Protocol):
 
 
 COLUMNS_HELP = "Which of the file's columns are ours, e.g. object=sku,path=file."
+LAYOUT_HELP = "A benchmark's layout by name, or folder for none; by default recognised."
 IMAGES_HELP = "Folder of images, or a CSV or Parquet file with a row an image."
 
 

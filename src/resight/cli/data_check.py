@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 from resight.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 def check(
     images: Annotated[Path, typer.Argument(help=IMAGES_HELP)],
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Ignore what folders say about objects.")
     ] = False,
@@ -59,7 +60,9 @@ def check(
 
     if sheet is not None and sheet.suffix.lower() != ".png":  # not after an hour's work
         raise UserError(f"--sheet {sheet}: give a name that ends in .png")
-    image_set = load_images(images, columns=parse_columns(columns), unlabelled=unlabelled)
+    image_set = load_images(
+        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
+    )
     start = monotonic()
     with progress_bar("checking", len(image_set)) as advance:
         report = examine(image_set, workers=workers, progress=advance, near=near)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 
 MODEL_HELP = "Run or embedder folder, or a backbone's name (then --weights and --size apply)."
 WEIGHTS_HELP = "For a backbone's name: imagenet, none, a hub name or a file."
@@ -28,6 +28,7 @@ def embed(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Folders are not objects.")
     ] = False,
@@ -61,7 +62,9 @@ def embed(
     if dtype not in ("float32", "float16"):
         raise UserError(f"--dtype {dtype}: choose float32 or float16")
     options = EmbedOptions(batch_size, flip, parse_scales(scales), workers, strict)
-    image_set = load_images(images, columns=parse_columns(columns), unlabelled=unlabelled)
+    image_set = load_images(
+        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
+    )
     for line in image_set.notes:
         note(line)
     embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 from resight.cli.embed import MODEL_HELP, SIZE_HELP, WEIGHTS_HELP
 
 
@@ -26,6 +26,7 @@ def index(
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the gallery in --out.")] = False,
 ) -> None:
@@ -67,7 +68,7 @@ def index(
     else:
         if images is None:
             raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
-        image_set = load_images(images, columns=parse_columns(columns))
+        image_set = load_images(images, columns=parse_columns(columns), layout=layout)
         for line in image_set.notes:
             note(line)
         if not all_rows:

@@ -8,7 +8,18 @@ import sys
 import typer
 
 from resight import __version__
-from resight.cli import compare, data, demo, embed, evaluate, index, report, search, train
+from resight.cli import (
+    compare,
+    data,
+    demo,
+    embed,
+    evaluate,
+    index,
+    protocols,
+    report,
+    search,
+    train,
+)
 from resight.errors import UserError, explain_os_error
 
 # Typer carries its own copy of click or uses the installed one, by version; the base class of
@@ -48,6 +59,7 @@ app.command("embed")(embed.embed)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
+app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("demo")(demo.demo)

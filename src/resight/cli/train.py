@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP
+from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 
 
 def train(
@@ -35,6 +35,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
@@ -94,7 +95,7 @@ def train(
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
     if out is None:
         raise UserError("--out is missing: the folder for the run")
-    image_set = load_images(images, columns=parse_columns(columns))
+    image_set = load_images(images, columns=parse_columns(columns), layout=layout)
     from resight.cli.common import note
     from resight.train import start as starting
 

@@ -21,6 +21,7 @@ _SYNONYMS = {
     "role": {"query": "query", "gallery": "gallery", "both": "both"},
 }
 ROLES = ("query", "gallery", "both")
+LAYOUT_KEY = "resight.layout"  # in the metadata of a Parquet file of ours
 SCHEMA: dict[str, pl.DataType] = {
     "path": pl.String(),
     "object": pl.String(),
@@ -94,12 +95,19 @@ class ImageSet:
         """Write the table as Parquet with absolute paths, so that it can lie anywhere."""
         absolute = pl.Series("path", [str(p.absolute()) for p in self._paths], dtype=pl.String)
         with atomic_path(path) as temporary:
-            self.table.with_columns(absolute).write_parquet(temporary)
+            self.table.with_columns(absolute).write_parquet(
+                temporary, metadata={LAYOUT_KEY: self.layout}
+            )
         return path
 
     def missing(self) -> list[int]:
         """Rows whose file does not exist."""
         return [row for row, path in enumerate(self._paths) if not path.is_file()]
+
+
+def layout_of(path: Path) -> str:
+    """The benchmark whose layout a Parquet file of ours was read from; "" where none."""
+    return pl.read_parquet_metadata(path).get(LAYOUT_KEY, "")
 
 
 def normalise(table: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from resight.data import layouts
-from resight.data.imageset import SCHEMA, ImageSet, check, normalise
+from resight.data.imageset import SCHEMA, ImageSet, check, layout_of, normalise
 from resight.data.layouts.layout import Layout
 from resight.errors import UserError
 
@@ -192,7 +192,8 @@ def _from_file(path: Path, columns: Mapping[str, str] | None) -> ImageSet:
     _check_types(table, path)
     table = normalise(table)
     check(table, str(path), lines, errors)
-    return ImageSet(table, path.parent, str(path), tuple(notes))
+    layout = "" if text else layout_of(path)
+    return ImageSet(table, path.parent, str(path), tuple(notes), layout)
 
 
 def _lines(table: pl.DataFrame) -> pl.Series:
@@ -221,7 +222,7 @@ def _read_table(path: Path) -> pl.DataFrame:
     ending, separator = path.suffix.lower(), ","
     try:
         if ending == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if ending in (".csv", ".tsv", ".txt"):
             with open(path, encoding="utf-8-sig") as file:
                 header = file.readline()

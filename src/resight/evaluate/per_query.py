@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from resight.evaluate import metrics
 from resight.evaluate.parts import Part
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.ranks import Ranks
+from resight.evaluate.ranks import Ranks, join
 
 Ints = NDArray[np.int64]
 
@@ -21,6 +21,8 @@ def frame_of(
 ) -> pl.DataFrame:
     """The metrics of each query, block by block; `right` and `wrong` are rows of the view."""
     frames = [_columns(ranks, row_of, protocol) for ranks in blocks]
+    if not frames:  # a process may have no query to rank
+        frames = [_columns(join(iter(())), row_of, protocol)]
     return pl.concat(frames).with_columns(view_row=pl.Series(queries))
 
 

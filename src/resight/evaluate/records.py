@@ -217,6 +217,7 @@ def _load(folder: Path) -> Record:
         when=str(content.get("when", "")),
         command=tuple(map(str, content.get("command") or ())),
         data=content.get("data") or {},
+        job=content.get("job") or {},
         origin=content.get("origin") or {},
         versions=content.get("versions") or {},
         git=content.get("git") or {},

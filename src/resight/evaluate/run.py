@@ -1,99 +1,37 @@
-"""From a model, or features of any origin, to scores in a folder with a report."""
+"""From features of any origin to scores in a folder with a report, and the same again."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
-from resight.data.splits import hold_out_test
 from resight.errors import UserError
-from resight.evaluate.protocols import Level
-from resight.evaluate.scores import Scores, evaluate
-from resight.evaluate.units import Rows
+from resight.evaluate.catalogue import of_layout
+from resight.evaluate.catalogue import protocol as named
+from resight.evaluate.given import read_similarity
+from resight.evaluate.job import Job, Measured, as_trained, embed, open_model, read_features
+from resight.evaluate.protocols import Level, Protocol, at_level
+from resight.evaluate.records import IMAGES, SCORES, Record
+from resight.evaluate.scores import Scores, evaluate, evaluate_matrix
+from resight.evaluate.share import Share
+from resight.evaluate.truth import chosen_for
 from resight.files import write_json
 
 if TYPE_CHECKING:
-    from resight.features.compute import EmbedOptions, Progress
+    from resight.features.compute import Progress
     from resight.features.store import Features
-    from resight.models.embedder import Embedder
 
-SCORES = "scores.json"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Features of the rows of `images`, which of them are usable, and where they came from."""
-
-    features: Rows
-    images: ImageSet
-    valid: NDArray[np.bool_]
-    origin: dict[str, Any]
-
-
-def measure_model(
-    embedder: Embedder,
-    images: ImageSet,
-    options: EmbedOptions,
-    *,
-    progress: Progress,
-    tell: Callable[[str], None],
-) -> Measured:
-    """Embed the rows that take part: the test rows where there are any.
-
-    A set without splits that the embedder was trained on gets the split of its training, so that
-    no training object is among the test objects.
-    """
-    from resight.features.write import embed_images
-
-    images = _as_trained(embedder, images, tell)
-    if (images.table["split"] == "test").any():
-        images = images.where(pl.col("split") == "test")
-    features = embed_images(embedder, images, options=options, progress=progress)
-    origin: dict[str, Any] = {"embedder": embedder.fingerprint(), "info": embedder.info}
-    origin |= {"flip": options.flip, "scales": list(options.scales)}
-    origin |= {"skipped": features.info["skipped"]}
-    return Measured(features, images, features.valid, origin)
-
-
-def measure_features(path: Path, images: ImageSet | None) -> Measured:
-    """Features from a .npy file (N, D), in the order of the rows, or from a features folder.
-
-    Raises UserError: not such a file or folder, or of another shape or type.
-    """
-    from resight.features.store import Features, is_features
-
-    if not path.exists():
-        raise UserError(f"--features {path}: not found")
-    if is_features(path):
-        stored = Features.load(path)
-        return Measured(stored, images or stored.images, stored.valid, {"features": stored.info})
-    if path.is_dir():
-        raise UserError(f"--features {path}: not a features folder (made by 'resight embed')")
-    if images is None:
-        raise UserError(f"--features {path}: --data is missing: the images of its rows")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"--features {path}: can't be read as a .npy array ({first})") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"--features {path}: an archive; save one array with numpy.save")
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise UserError(
-            f"--features {path}: shape {array.shape}, type {array.dtype}; "
-            "an (N, D) array of float32 or float16 is needed"
-        )
-    valid = np.ones(len(array), bool)
-    return Measured(array, images, valid, {"features": str(path.absolute())})
+_KEPT = ("queries", "gallery", "dropped")  # compared, beside the metrics, when a run is repeated
 
 
 def measure(
@@ -102,49 +40,194 @@ def measure(
     *,
     level: Level = "image",
     cross_camera: bool | None = None,
+    protocol: Protocol | str | None = None,
+    device: str = "cpu",
 ) -> Scores:
     """Scores of features (N, D), in the order of the rows of `images` (default: their own).
 
-    The protocol is the one that the image set asks for (see `protocols.choose`).
+    protocol: a value, a name of the catalogue ("market1501"), or a YAML file. Without it, the one
+    that the image set asks for (see `protocols.choose`), at this level and with this camera rule.
 
-    Raises UserError: lengths differ, or no query has a match.
+    Raises UserError: lengths differ, no query has a match, or no such protocol.
     """
     own = getattr(features, "images", None)
     images = images if images is not None else own
     if images is None:
         raise UserError("measure: images are missing, the image set of the features' rows")
-    valid = getattr(features, "valid", None)
-    return evaluate(features, images, level=level, cross_camera=cross_camera, valid=valid)
+    return evaluate(
+        features,
+        images,
+        level=level,
+        cross_camera=cross_camera,
+        valid=getattr(features, "valid", None),
+        protocol=named(protocol) if isinstance(protocol, str) else protocol,
+        device=device,
+    )
 
 
-def score(measured: Measured, levels: tuple[Level, ...], cross_camera: bool | None) -> list[Scores]:
-    """Scores at each of the levels."""
+def protocols_for(
+    images: ImageSet,
+    names: tuple[str, ...] = (),
+    level: Level | None = None,
+    cross_camera: bool | None = None,
+) -> list[Protocol] | None:
+    """The protocols of these names, or those of the images' benchmark; None where neither is.
+
+    level and cross_camera, where given, change them.
+    """
+    found = [named(name) for name in names] or of_layout(images.layout, level)
+    if not found:
+        return None
+    if names and level is not None:
+        found = [at_level(one, level) for one in found]
+    if cross_camera is not None:
+        found = [
+            one if one.cross_camera == cross_camera
+            else replace(one, cross_camera=cross_camera, name=f"{one.name}-changed")
+            for one in found
+        ]  # fmt: skip
+    return found
+
+
+def chosen(measured: Measured, level: Level | None, cross_camera: bool | None) -> list[Protocol]:
+    """What the image set asks for, at both levels or at the one given."""
+    usable = None if measured.valid.all() else measured.valid
+    levels: tuple[Level, ...] = ("image", "object") if level is None else (level,)
+    return [chosen_for(measured.images.table, one, cross_camera, usable) for one in levels]
+
+
+def score(
+    measured: Measured, protocols: list[Protocol], device: str = "cpu", share: Share | None = None
+) -> list[Scores]:
+    """Scores by each of the protocols."""
     usable = None if measured.valid.all() else measured.valid
     return [
         evaluate(
-            measured.features, measured.images, level=level, cross_camera=cross_camera, valid=usable
+            measured.features, measured.images, protocol=one, valid=usable, device=device,
+            share=share,
         )
-        for level in levels
-    ]
+        for one in protocols
+    ]  # fmt: skip
 
 
-def write_folder(folder: Path, measured: Measured, scores: list[Scores], title: str) -> Path:
+@dataclass(frozen=True)
+class Outcome:
+    """Scores, the images that they are of, and what gives them again."""
+
+    scores: list[Scores]
+    images: ImageSet
+    job: Job
+    origin: dict[str, Any]
+
+
+def carry_out(
+    job: Job,
+    images: ImageSet | None,
+    names: tuple[str, ...] = (),
+    level: Level | None = None,
+    cross_camera: bool | None = None,
+    *,
+    protocols: list[Protocol] | None = None,
+    device: str = "cpu",
+    share: Share | None = None,
+    progress: Callable[[int], AbstractContextManager[Progress]],
+    tell: Callable[[str], None],
+) -> Outcome:
+    """Do what a job says: embed or read, and score by the protocols of these names.
+
+    Without names: by those of the images' benchmark, else as the image set asks for. `protocols`
+    are taken as they are, in place of names. progress: gives a progress bar for so many images.
+    """
+    if job.similarity is not None:
+        return _from_matrices(job, images, names, cross_camera, protocols)
+    if job.model is not None:
+        assert images is not None
+        found = protocols or protocols_for(images, names, level, cross_camera)
+        embedder, job, boxes = open_model(job, found or [], tell)
+        if protocols is None:
+            images = as_trained(embedder, images, tell)
+        with progress(len(images)) as advance:
+            measured = embed(embedder, images, job, boxes=boxes, progress=advance)
+        skipped = measured.origin["skipped"]
+        for bad in skipped[:10]:
+            tell(f"skipped {bad['path']}: {bad['reason']}")
+        if len(skipped) > 10:
+            tell(f"and {len(skipped) - 10:,} more; 'resight data check' says what is wrong")
+    else:
+        measured = read_features(job, images)
+        found = protocols or protocols_for(measured.images, names, level, cross_camera)
+    found = found or chosen(measured, level, cross_camera)
+    scores = score(measured, found, device, share)
+    return Outcome(scores, measured.images, measured.job, measured.origin)
+
+
+def _from_matrices(
+    job: Job, images: ImageSet | None, names: tuple[str, ...], cross_camera: bool | None,
+    protocols: list[Protocol] | None,
+) -> Outcome:  # fmt: skip
+    images, protocol, matrices, origin = read_similarity(job, images)
+    if names and protocol is None:
+        found = protocols_for(images, names, None, cross_camera)
+        assert found is not None
+        if len(found) > 1:
+            raise UserError("--similarity: give one --protocol")
+        protocol = found[0]
+    if protocol is None:
+        protocol = chosen_for(images.table, "image", cross_camera)
+    scores = []
+    for name, matrix in matrices.items():
+        one = replace(protocol, name=name)
+        if protocols is not None:  # as recorded, by name
+            one = next((given for given in protocols if given.name == name), one)
+        scores.append(evaluate_matrix(matrix, images, one))
+    return Outcome(scores, images, job, origin)
+
+
+def repeat(
+    record: Record,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], AbstractContextManager[Progress]],
+    tell: Callable[[str], None],
+) -> Outcome:
+    """Do again what a record says, with its own images, options and protocols.
+
+    Raises UserError when the record is of a version that kept no job, or a file is gone.
+    """
+    if not record.job:
+        raise UserError(
+            f"{record.folder}: made by a version that did not record how; evaluate anew"
+        )
+    job = Job.from_dict(dict(record.job))
+    protocols = [Protocol.from_dict(plain) for plain in record.protocols.values()]
+    images = None if job.truth is not None else record.images()
+    return carry_out(job, images, protocols=protocols, device=device, progress=progress, tell=tell)
+
+
+def write_folder(
+    folder: Path, images: ImageSet, scores: list[Scores], title: str,
+    job: Job, origin: dict[str, Any],
+) -> Path:  # fmt: skip
     """Write scores, per-query results, a record of the run and report.html; the page's path."""
     from resight.evaluate.report import write_report
     from resight.provenance import git_state, versions
 
     folder.mkdir(parents=True, exist_ok=True)
     for one in scores:
-        one.save(folder / one.protocol.level)
-    page = write_report(folder / "report.html", scores, measured.images, title=title)
+        one.save(folder / one.protocol.name)
+    images.write(folder / IMAGES)
+    command = " ".join(["resight", "evaluate", "--from", str(folder)])
+    page = write_report(folder / "report.html", scores, images, title=title, command=command)
     record = {
         "command": sys.argv,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": {
-            "source": str(Path(measured.images.source).absolute()),
-            "fingerprint": measured.images.fingerprint(),
+            "source": str(Path(images.source).absolute()),
+            "fingerprint": images.fingerprint(),
+            "layout": images.layout,
         },
-        "origin": measured.origin,
+        "job": job.to_dict(),
+        "origin": origin,
         "versions": versions(),
         "git": git_state(Path.cwd()),
         "scores": [one.summary() for one in scores],
@@ -154,11 +237,37 @@ def write_folder(folder: Path, measured: Measured, scores: list[Scores], title: 
     return page
 
 
-def _as_trained(embedder: Embedder, images: ImageSet, tell: Callable[[str], None]) -> ImageSet:
-    if images.has("split") or not images.objects():
-        return images
-    split = hold_out_test(images)
-    if embedder.info.get("data", {}).get("fingerprint") == split.fingerprint():
-        tell("trained on this set: only the objects that were held out as test are evaluated")
-        return split
-    return images
+def what_changed(record: Record, images: ImageSet, origin: dict[str, Any]) -> list[str]:
+    """What is no longer as the record says: images, features, packages."""
+    from resight.provenance import versions
+
+    changed = []
+    if images.fingerprint() != record.data.get("fingerprint"):
+        changed.append("the images are not those of the record")
+    for name in ("embedder", "preprocess", "features", "similarity", "truth"):
+        if origin.get(name) != record.origin.get(name):
+            changed.append(f"{name}: not the one of the record")
+    for name, version in versions().items():
+        before = record.versions.get(name)
+        if before != version:
+            changed.append(f"{name} is {version}, was {before}")
+    return changed
+
+
+def differences(record: Record, scores: list[Scores]) -> list[str]:
+    """Numbers that are not the record's, to the last digit."""
+    found = []
+    for one in scores:
+        before, now = record.summaries[one.protocol.name], one.summary()
+        for name in (*one.names(), *_KEPT):
+            old, new = before.get(name), now.get(name)
+            both_nan = isinstance(old, float) and isinstance(new, float) and (
+                math.isnan(old) and math.isnan(new)
+            )  # fmt: skip
+            if old != new and not both_nan:
+                found.append(f"{one.protocol.name}: {name} is {new!r}, was {old!r}")
+        stored = record.per_query(one.protocol.name)
+        shared = [name for name in ("row", "AP", "first_rank") if name in stored.columns]
+        if not stored.select(shared).equals(one.per_query.select(shared)):
+            found.append(f"{one.protocol.name}: results of single queries differ")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from resight.evaluate.parts import Part, parts_of
 from resight.evaluate.per_query import frame_of, with_rows
 from resight.evaluate.protocols import Level, Protocol
 from resight.evaluate.ranks import BLOCK_BYTES, Ranks, matrix_ranks, rank_blocks
+from resight.evaluate.share import Share
 from resight.evaluate.sources import Picked, not_finite
 from resight.evaluate.truth import Matches, chosen_for, codes, taking_part
 from resight.evaluate.uncertainty import bootstrap
@@ -121,9 +122,10 @@ class Scores:
         }
 
     def _groups(self) -> Ints | None:
-        objects = self.per_query["object"]
-        if objects.null_count() == 0 and objects.is_duplicated().any():
-            return codes(objects)
+        objects = codes(self.per_query["object"])
+        if len(np.unique(objects[objects >= 0])) < (objects >= 0).sum():
+            alone = -1 - np.arange(len(objects))  # of no object: each for itself
+            return np.where(objects >= 0, objects, alone)
         if self.protocol.repeats > 1:  # one image in several draws
             return self.per_query["row"].to_numpy()
         return None
@@ -196,6 +198,7 @@ def evaluate(
     protocol: Protocol | None = None,
     block_bytes: int = BLOCK_BYTES,
     device: str = "cpu",
+    share: Share | None = None,
 ) -> Scores:
     """Rank, and score, as the image set asks for (see `protocols.choose`).
 
@@ -203,7 +206,8 @@ def evaluate(
     memory map or anything sliced alike. Compared by cosine. valid: (N,) bool; rows marked False
     take no part and are counted as dropped. protocol: used as it is, in place of a chosen one;
     level and cross_camera then don't count. block_bytes bounds the working memory only. device:
-    "cpu", or a torch device for the products; the digits are the same.
+    "cpu", or a torch device for the products; share: the part of this process, where several work
+    together; the digits are the same.
 
     Raises UserError when the number of features isn't that of the images, when a used row holds
     NaN or infinity, and when no query has a match.
@@ -219,8 +223,9 @@ def evaluate(
     _require_finite(view.features, used, view.table)
     frames, galleries, kept = [], [], []
     for part in parts:
-        found, blocks, row_of = _ranked(view.features, part.matches, protocol, block_bytes, device)
-        frame = frame_of(blocks, found.queries, row_of, protocol)
+        found, frame, row_of = _ranked(
+            view.features, part.matches, protocol, block_bytes, device, share
+        )
         galleries.append(len(row_of))
         kept.append(replace(part, matches=found))
         frames.append(with_rows(frame, view.table, view.origin, part, protocol))
@@ -281,26 +286,36 @@ def _fitting(
 
 
 def _ranked(
-    features: Rows, found: Matches, protocol: Protocol, block_bytes: int, device: str
-) -> tuple[Matches, Iterable[Ranks], Ints]:
-    """The matches as they were ranked, their ranks, and the table row that pictures each column."""
+    features: Rows, found: Matches, protocol: Protocol, block_bytes: int, device: str,
+    share: Share | None,
+) -> tuple[Matches, pl.DataFrame, Ints]:  # fmt: skip
+    """The matches as they were ranked, each query's metrics, the table row of each column."""
+    whole = found
+    if share is not None and not protocol.legacy:
+        start, stop = share.part(len(found.queries))
+        found = found.take(np.arange(start, stop))
     if protocol.legacy:
         old = legacy_gallery(features, found)
-        blocks: Iterator[Ranks] = legacy_ranks(old, features, protocol, block_bytes)
         dropped = len(found.queries) - len(old.queries)
-        found = replace(
+        whole = found = replace(
             found, queries=old.queries, truth=old.truth,
             without_match=found.without_match + dropped,
         )  # fmt: skip
-        return found, blocks, found.gallery[old.first]
-    if protocol.level == "object":
+        blocks: Iterator[Ranks] = legacy_ranks(old, features, protocol, block_bytes)
+        row_of = found.gallery[old.first]
+    elif protocol.level == "object":
         blocks = object_ranks(features, found, protocol, block_bytes=block_bytes, device=device)
-        return found, blocks, found.gallery[object_gallery(found).first]
-    blocks = rank_blocks(
-        Picked(features, found.queries), Picked(features, found.gallery), found.truth,
-        block_bytes=block_bytes, ties=protocol.ties, device=device,
-    )  # fmt: skip
-    return found, blocks, found.gallery
+        row_of = found.gallery[object_gallery(found).first]
+    else:
+        blocks = rank_blocks(
+            Picked(features, found.queries), Picked(features, found.gallery), found.truth,
+            block_bytes=block_bytes, ties=protocol.ties, device=device,
+        )  # fmt: skip
+        row_of = found.gallery
+    frame = frame_of(blocks, found.queries, row_of, protocol)
+    if share is not None and not protocol.legacy:
+        frame = share.gather(frame)
+    return whole, frame, row_of
 
 
 def _hit(first: NDArray[np.float64], k: int) -> NDArray[np.float64]:

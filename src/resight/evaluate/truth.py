@@ -43,6 +43,10 @@ class Matches:
     without_match: int
     unknown: int
 
+    def take(self, kept: Ints) -> Matches:
+        """These queries only."""
+        return replace(self, queries=self.queries[kept], truth=_take(self.truth, kept))
+
 
 def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None) -> Matches:
     """Who queries what, without a loop over queries.
@@ -75,7 +79,7 @@ def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None
         raise UserError(_why_nothing(queries, gallery, unknown, whole, protocol))
     kept = np.arange(len(queries)) if protocol.open_set else np.flatnonzero(found)
     if len(kept) < len(queries):
-        whole = whole.take(kept) if isinstance(whole, _SameObject) else _take(whole, kept)
+        whole = _take(whole, kept)
     return Matches(
         queries[kept], gallery, whole, objects, cameras, int((~found).sum()), unknown
     )  # fmt: skip
@@ -155,7 +159,9 @@ class _SameObject:
         )  # fmt: skip
 
 
-def _take(truth: Truth, kept: Ints) -> GivenTruth:
+def _take(truth: Truth, kept: Ints) -> Truth:
+    if isinstance(truth, _SameObject):
+        return truth.take(kept)
     positives, junk = truth.lists(0, len(truth))
     return GivenTruth(positives.take(kept), junk.take(kept))
 

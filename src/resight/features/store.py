@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from resight.data.imageset import ImageSet, normalise
+from resight.data.imageset import ImageSet, layout_of, normalise
 from resight.errors import UserError
 from resight.files import read_json
 
@@ -145,7 +145,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _read_images(path: Path) -> ImageSet:
     """The image set that `embed_images` wrote."""
     try:
-        return ImageSet(normalise(pl.read_parquet(path)), path.parent, str(path))
+        table = normalise(pl.read_parquet(path, glob=False))
+        return ImageSet(table, path.parent, str(path), layout=layout_of(path))
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"{path}: damaged ({reason}); make the features anew (--force)") from None

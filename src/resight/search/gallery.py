@@ -250,7 +250,7 @@ class Gallery:
         embedder = Embedder.load(folder / EMBEDDER, device) if has_embedder else None
         try:
             gallery = cls(embedder, record["level"])
-            gallery.items = pl.read_parquet(folder / ITEMS).select(list(_ITEM_SCHEMA))
+            gallery.items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
             gallery.vectors = np.load(folder / VECTORS, allow_pickle=False)
             expected = (record["vectors"], record["dim"])
         except (
