@@ -84,9 +84,10 @@ def _read_truth(path: Path) -> tuple[list[list[int]], list[list[int]]]:
         raise UserError(f"--truth {path}: not valid JSON ({error})") from None
     plain = content if isinstance(content, dict) else {"positives": content}
     positives = plain.get("positives")
-    junk = plain.get("junk") or [[] for _ in positives or []]
+    n = len(positives) if isinstance(positives, list) else -1
+    junk = plain.get("junk") or [[]] * n
     for name, lists in (("positives", positives), ("junk", junk)):
-        if not isinstance(lists, list) or len(lists) != len(positives or []):
+        if not isinstance(lists, list) or len(lists) != n:
             raise UserError(f"--truth {path}: {name} must be one list for each query")
         for row, values in enumerate(lists):
             whole = isinstance(values, list) and all(

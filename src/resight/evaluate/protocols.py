@@ -103,6 +103,8 @@ class Protocol:
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and (not _whole(number) or number < 1):
                     raise UserError(f"protocol: {name} {value!r} is not a whole number from 1 on")
+        if not _whole(self.seed) or self.seed < 0:
+            raise UserError(f"protocol: seed {self.seed!r} is not a whole number from 0 on")
         if not self.cutoffs or not all(_whole(k) and k > 0 for k in self.cutoffs):
             raise UserError(f"protocol: cutoffs {self.cutoffs!r} are not whole numbers from 1 on")
         if self.legacy and not (self.level == "object" and self.cross_camera):
@@ -114,8 +116,8 @@ class Protocol:
             )
         if self.multi_query and (self.mode != "query-gallery" or explicit or self.templates):
             raise UserError("protocol: multi_query goes with query-gallery, by object, alone")
-        if self.legacy and (self.multi_query or self.open_set):
-            raise UserError("protocol: legacy knows neither multi_query nor open_set")
+        if self.legacy and (self.multi_query or self.open_set or self.pairs):
+            raise UserError("protocol: legacy knows none of multi_query, open_set and pairs")
         if not self.name:
             object.__setattr__(self, "name", self._derived_name())
 
@@ -165,7 +167,7 @@ class Protocol:
     def from_dict(plain: Mapping[str, Any], where: str = "protocol") -> Protocol:
         """The protocol of a dictionary. Raises UserError when it holds an unknown name or value."""
         known = {f.name: f for f in fields(Protocol)}
-        unknown = sorted(set(plain) - set(known))
+        unknown = sorted(map(str, set(plain) - set(known)))
         if unknown or "mode" not in plain:
             wrong = f"unknown {', '.join(unknown)}" if unknown else "no mode"
             raise UserError(f"{where}: {wrong}; a protocol has {', '.join(sorted(known))}")
