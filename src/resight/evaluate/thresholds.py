@@ -83,7 +83,7 @@ def tpr_at_fpr(pairs: Pairs, rates: Sequence[float]) -> Floats:
     reached = _at_least(pairs.similarity)
     return np.array(
         [
-            np.max(reached, initial=0, where=pairs.negatives <= rate * pairs.n_negatives)
+            np.max(reached, initial=0, where=pairs.negatives / max(pairs.n_negatives, 1) <= rate)
             / len(reached)
             for rate in rates
         ]
@@ -136,7 +136,7 @@ def open_set(
             thresholds.append(np.nan)
             identified.append(np.nan)
             continue
-        allowed = int(np.floor(rate * len(alarms)))
+        allowed = int((np.arange(1, len(alarms) + 1) / len(alarms) <= rate).sum())
         # Just above the first alarm that is one too many.
         above = alarms[allowed] if allowed < len(alarms) else -np.inf
         taken = mated & right & (similarity > above)
