@@ -19,7 +19,7 @@ _any_order: Callable[[Any], Any] = numba.njit(
 )
 _compiled: Callable[[Any], Any] = numba.njit(cache=True, nogil=True)
 _GRID = 2.0**26
-_STEP = 32  # elements compared at once before any of them is looked at
+_STEP = 64  # elements compared at once before any of them is looked at
 BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 
 
@@ -103,17 +103,29 @@ def order_positives(first, last, indptr, index, similarity, order):  # type: ign
 
 
 @_compiled
-def _bucket(value, floor, scale, buckets):  # type: ignore[no-untyped-def]
-    """Which of the equal parts above `floor` a value lies in: never falls as the value rises."""
-    place = (value - floor) * scale
-    return buckets - 1 if place >= buckets - 1 else int(place)
+def _bucket(value, floor, scale, last):  # type: ignore[no-untyped-def]
+    """Which of the equal parts above `floor` a value lies in: never falls as the value rises.
+
+    All of one float type, so that it is the same arithmetic wherever it is asked.
+    """
+    return np.uint32(min((value - floor) * scale, last))
 
 
 @_compiled
-def make_tables(first, last, indptr, floor, high, scale, table):  # type: ignore[no-untyped-def]
-    """For rows [first, last): how many thresholds lie surely below each bucket, into `table`.
+def _reaching(values, bound):  # type: ignore[no-untyped-def]
+    """How many values are at least `bound`."""
+    count = 0
+    for k in range(values.size):  # by index: so it becomes vector instructions
+        count += values[k] >= bound
+    return count
 
-    It is where the search for an element's place among the thresholds begins.
+
+@_compiled
+def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # type: ignore[no-untyped-def]
+    """For rows [first, last): what is known of an element by its bucket alone, into `table`.
+
+    The number of thresholds that it stands above; or, where a threshold is near the bucket, -1
+    minus the number that lie surely below, from which the search goes on.
     """
     buckets = table.shape[1]
     for r in range(first, last):
@@ -125,16 +137,19 @@ def make_tables(first, last, indptr, floor, high, scale, table):  # type: ignore
         below = 0
         for bucket in range(buckets):
             while start + below < stop and (
-                _bucket(high[start + below], floor[r], scale[r], buckets) < bucket
+                _bucket(high[start + below], floor[r], scale[r], end[0]) < bucket
             ):
                 below += 1
-            table[r, bucket] = below
+            near = start + below < stop and (
+                _bucket(low[start + below], floor[r], scale[r], end[0]) <= bucket
+            )
+            table[r, bucket] = -1 - below if near else below
 
 
 @_compiled
 def count_tile(  # type: ignore[no-untyped-def]
     first, last, tile, left, right, first_column, given, error, ties,
-    indptr, low, high, exact, index, floor, scale, table, junk_indptr, junk,
+    indptr, low, high, exact, index, floor, scale, end, table, junk_indptr, junk,
     above, best, best_low, best_index,
 ):  # fmt: skip
     """Count, for rows [first, last) of a tile, the negatives that stand above each positive.
@@ -143,13 +158,14 @@ def count_tile(  # type: ignore[no-untyped-def]
     `error` of the exact ones; `given`: they are the exact ones, and left, right aren't read. left
     (n, D), right (m, D): the unit rows they come from. indptr (n + 1,), exact, index, low, high:
     the positives of each query from worst to best, and float bounds around their similarity.
-    floor (n,): below it nothing counts. scale (n,), table (n, buckets): see `make_tables`.
+    floor (n,): below it nothing counts. scale (n,), end (1,), table (n, buckets): see above.
     junk_indptr, junk: gallery rows that a query doesn't see. Written are: above, where an element
     that stands above the k worst positives of its query counts for the k-th; best, best_low,
     best_index (n,): the best negative.
     """
-    buckets = table.shape[1]
+    buckets, last_bucket = table.shape[1], end[0]
     width = tile.shape[1]
+    places = np.empty(_STEP + 1, dtype=np.uint32)
     for r in range(first, last):
         row = tile[r]
         start, stop = indptr[r], indptr[r + 1]
@@ -161,47 +177,53 @@ def count_tile(  # type: ignore[no-untyped-def]
             column = junk[entry] - first_column
             if 0 <= column < width:
                 row[column] = -np.inf
-        gate = min(floor[r], best_low[r])
+        lowest, slope, known_of = floor[r], scale[r], table[r]
         for begin in range(0, width, _STEP):
-            end = min(begin + _STEP, width)
-            some = 0
-            for c in range(begin, end):
-                some += row[c] >= gate
-            if some == 0:
-                continue
-            for c in range(begin, end):
-                value = row[c]
-                if not value >= gate:
-                    continue
-                similarity = np.nan
-                if value >= floor[r]:
-                    place = start
-                    if buckets > 1:
-                        place += table[r, _bucket(value, floor[r], scale[r], buckets)]
-                    while place < stop and high[place] < value:
-                        place += 1
-                    if place < stop and low[place] <= value:  # too near to tell
-                        similarity = np.float64(value) if given else dot(left[r], right[c])
-                        while place < stop:
-                            first_of_two = ties == PESSIMISTIC or (
-                                ties == BY_ID and c + first_column < index[place]
-                            )
-                            if similarity < exact[place] or (
-                                similarity == exact[place] and not first_of_two
-                            ):
-                                break
-                            place += 1
-                    if place > start:
-                        above[place - 1] += 1
-                if value >= best_low[r]:
-                    if np.isnan(similarity):
-                        similarity = np.float64(value) if given else dot(left[r], right[c])
+            near = row[begin : min(begin + _STEP, width)]
+            gate = best_low[r]
+            passing, leading = _reaching(near, lowest), _reaching(near, gate)
+            if leading > 0:
+                for k in range(near.size):
+                    if near[k] < best_low[r]:
+                        continue
+                    c = begin + k
+                    similarity = np.float64(near[k]) if given else dot(left[r], right[c])
                     column = c + first_column
                     if similarity > best[r] or (similarity == best[r] and column < best_index[r]):
                         best[r] = similarity
                         best_index[r] = column
                         best_low[r] = similarity - 2 * error
-                        gate = min(floor[r], best_low[r])
+            if passing == 0:
+                continue
+            some = 0
+            for k in range(near.size):  # no branch: which elements pass is hard to guess
+                places[some] = k
+                some += near[k] >= lowest
+            for k in range(some):
+                value = near[places[k]]
+                known = np.int64(-1)
+                if buckets > 1:
+                    known = np.int64(known_of[_bucket(value, lowest, slope, last_bucket)])
+                if known < 0:
+                    place = start - 1 - known
+                    while place < stop and high[place] < value:
+                        place += 1
+                    if place < stop and low[place] <= value:  # too near to tell
+                        c = np.int64(places[k]) + begin
+                        similarity = np.float64(value) if given else dot(left[r], right[c])
+                        while place < stop:
+                            comes_first = ties == PESSIMISTIC or (
+                                ties == BY_ID and c + first_column < index[place]
+                            )
+                            if similarity < exact[place] or (
+                                similarity == exact[place] and not comes_first
+                            ):
+                                break
+                            place += 1
+                    if place == start:
+                        continue
+                    known = place - start
+                above[start + known - 1] += 1
 
 
 @_compiled

@@ -41,8 +41,9 @@ from resight.evaluate.units import (
 Ties = Literal["by-id", "optimistic", "pessimistic"]
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
-_TILE = (1024, 4096)  # of the product: large enough for the BLAS, small enough for the cache
-_ROWS = 64  # of a tile that one thread counts at once
+_TILE = (256, 16384)  # of the product: wide, so that a row's tables stay in the cache
+_ROWS = 16  # of a tile that one thread counts at once
+_FEW = 4  # positives: looked through one by one
 _BUCKETS = 4096  # at most, in the table that finds a place among many positives
 
 
@@ -243,7 +244,10 @@ def _check_lists(positives: Csr, junk: Csr, n_gallery: int) -> None:
 
 def _query_blocks(counts: Ints, block_bytes: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Ranges of queries whose rows and positives fit an eighth and a quarter of the memory."""
-    cost = np.cumsum(counts * _BYTES_A_POSITIVE / (block_bytes / 4) + row_bytes * 8 / block_bytes)
+    most = int(counts.max(initial=0))
+    table = 2 * min(_BUCKETS, 16 * most) if most > _FEW else 0
+    cost = np.cumsum((counts * _BYTES_A_POSITIVE + table) * 4 / block_bytes)
+    cost += np.arange(1, len(counts) + 1) * row_bytes * 8 / block_bytes
     start = 0
     while start < len(counts):
         before = cost[start - 1] if start else 0.0
@@ -294,14 +298,23 @@ class _Counter:
             self.low = np.nextafter((self.exact - error).astype(kind), kind.type(-np.inf))
             self.high = np.nextafter((self.exact + error).astype(kind), kind.type(np.inf))
         most = int(positives.counts().max(initial=0))
-        buckets = 1 if most <= 4 else min(_BUCKETS, 2 ** int(np.ceil(np.log2(4 * most))))
+        buckets = 1 if most <= _FEW else min(_BUCKETS, 2 ** int(np.ceil(np.log2(16 * most))))
         self.floor = np.full(n, np.inf, dtype=kind)
         some = positives.counts() > 0
         self.floor[some] = self.low[self.indptr[:-1][some]]
         self.scale = np.zeros(n, dtype=kind)
-        self.table = np.zeros((n, buckets), dtype=np.int32)
+        self.end = np.array([buckets - 1], dtype=kind)
+        small = np.int16 if most < 2**15 - 1 else np.int32
+        self.table = np.zeros((n, buckets), dtype=small)
         self._in_threads(
-            kernels.make_tables, self.indptr, self.floor, self.high, self.scale, self.table
+            kernels.make_tables,
+            self.indptr,
+            self.floor,
+            self.low,
+            self.high,
+            self.scale,
+            self.end,
+            self.table,
         )
         self.above = np.zeros(len(exact), dtype=np.int64)
         self.best = np.full(n, -np.inf)
@@ -329,7 +342,7 @@ class _Counter:
                 r, min(r + _ROWS, len(tile)), tile, left, right, first_column,
                 self.error == 0, self.error, self.ties,
                 self.indptr[ends], self.low, self.high, self.exact, self.index,
-                self.floor[rows], self.scale[rows], self.table[rows],
+                self.floor[rows], self.scale[rows], self.end, self.table[rows],
                 self.junk.indptr[ends], self.junk.indices, self.above,
                 self.best[rows], self.best_low[rows], self.best_index[rows],
             )  # fmt: skip
