@@ -108,7 +108,7 @@ def _bucket(value, floor, scale, last):  # type: ignore[no-untyped-def]
 
     All of one float type, so that it is the same arithmetic wherever it is asked.
     """
-    return np.uint32(min((value - floor) * scale, last))
+    return np.uint32(min(last, (value - floor) * scale))  # in this order: a NaN (inf * 0) is last
 
 
 @_compiled

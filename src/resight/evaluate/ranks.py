@@ -211,7 +211,8 @@ def join(blocks: Iterator[Ranks]) -> Ranks:
     starts = [0, *ends[:-1].tolist()] if parts else []
 
     def all_of(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0, np.int64)])
+        kind = np.float64 if name.endswith("similarity") else np.int64
+        return np.concatenate([np.zeros(0, kind), *(getattr(part, name) for part in parts)])
 
     indptr = [part.indptr[:-1] + start for part, start in zip(parts, starts, strict=True)]
     return Ranks(
