@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -218,6 +219,6 @@ def file_fingerprint(path: Path) -> str:
 def load_array(path: Path, where: str) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
         first = (str(error).strip().splitlines() or ["unreadable"])[0]
         raise UserError(f"{where}: can't be read as a .npy array ({first})") from None

@@ -201,7 +201,7 @@ def count_tile(  # type: ignore[no-untyped-def]
                 some += near[k] >= lowest
             for k in range(some):
                 value = near[places[k]]
-                known = np.int64(-1)
+                known: Any = -1
                 if buckets > 1:
                     known = np.int64(known_of[_bucket(value, lowest, slope, last_bucket)])
                 if known < 0:

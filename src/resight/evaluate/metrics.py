@@ -124,7 +124,8 @@ def cmc(ranks: Ranks, length: int) -> Floats:
 
     The curve of Market-1501: every positive stays in the gallery and the first one counts. CUHK03's
     single-shot form draws one gallery image an identity instead, and averages over draws: a
-    protocol with `gallery_images` 1 and `repeats`; its values are lower or equal on average.
+    protocol with `gallery_images` 1 and `repeats`. The two are not comparable: it thins both the
+    right and the wrong images.
     """
     return curve_of(first_ranks(ranks), length)
 

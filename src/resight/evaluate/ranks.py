@@ -41,7 +41,9 @@ from resight.evaluate.units import (
 Ties = Literal["by-id", "optimistic", "pessimistic"]
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
-_TILE = (256, 16384)  # of the product: wide, so that a row's tables stay in the cache
+_TILE_ROWS = 256  # of the product
+_COLUMNS = (1024, 16384)  # at least and at most: wide ones use a row's tables longer
+_CACHE = 8 * 2**20  # bytes of gallery rows that near ties look up
 _ROWS = 16  # of a tile that one thread counts at once
 _FEW = 4  # positives: looked through one by one
 _BUCKETS = 4096  # at most, in the table that finds a place among many positives
@@ -154,7 +156,7 @@ def rank_blocks(
     row_bytes = max(1, 4 * dimensions)
     columns = UnitRows(gallery, block_bytes // 2 // row_bytes)
     multiply, error = multiply_on(device), product_error(dimensions)
-    tile = _tile(block_bytes // 8, slices=2 if dimensions > SLICE else 1)
+    tile = _tile(block_bytes // 8, dimensions)
     for start, stop in _query_blocks(truth.counts(), block_bytes, row_bytes):
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, len(gallery))
@@ -191,8 +193,8 @@ def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Ite
     if len(similarity) != len(truth):
         raise ValueError("positives and junk need a row for every query")
     none = np.zeros((0, 0), np.float32)
-    for start in range(0, len(truth), _TILE[0]):
-        stop = min(start + _TILE[0], len(truth))
+    for start in range(0, len(truth), _TILE_ROWS):
+        stop = min(start + _TILE_ROWS, len(truth))
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, n_gallery)
         tile = np.array(similarity[start:stop])
@@ -257,10 +259,12 @@ def _query_blocks(counts: Ints, block_bytes: int, row_bytes: int) -> Iterator[tu
         start = stop
 
 
-def _tile(tile_bytes: int, slices: int) -> tuple[int, int]:
-    elements = max(1, tile_bytes // (4 * slices))
-    rows = max(1, min(_TILE[0], int(elements**0.5)))
-    return rows, max(1, min(_TILE[1], elements // rows))
+def _tile(tile_bytes: int, dimensions: int) -> tuple[int, int]:
+    """Rows and columns of a tile: its gallery rows and its elements stay in the cache."""
+    elements = max(1, tile_bytes // (4 * (1 + (dimensions > SLICE))))
+    columns = min(_COLUMNS[1], max(_COLUMNS[0], _CACHE // (4 * max(1, dimensions))))
+    rows = max(1, min(_TILE_ROWS, int(elements**0.5)))
+    return rows, max(1, min(columns, elements // rows))
 
 
 def _exact(
