@@ -139,7 +139,7 @@ def test_every_shape_of_tile_gives_the_same_digits(seed, ties, tile, threaded):
     truth = some_truth(rng, 8, 66)
     expected = positive_ranks(rows[:8], rows[8:], truth.positives, truth.junk, ties=ties)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks_module, "_TILE", tile)
+        patch.setattr(ranks_module, "_tile", lambda *_: tile)
         patch.setattr(ranks_module, "_ROWS", threaded)
         again = positive_ranks(rows[:8], rows[8:], truth.positives, truth.junk, ties=ties)
     assert_same(again, expected)
@@ -220,13 +220,12 @@ def test_the_exact_similarities_give_the_ranks_of_the_features(kind, ties):
         assert_same(found, expected)
 
 
-def test_more_given_queries_than_one_tile():
+def test_more_given_queries_than_one_block():
     rng = np.random.default_rng(3)
-    queries = ranks_module._TILE[0] + 30
-    matrix = rng.integers(0, 4, (queries, 7)).astype(np.float32)
-    truth = some_truth(rng, queries, 7)
+    matrix = rng.integers(0, 4, (2100, 7)).astype(np.float32)
+    truth = some_truth(rng, 2100, 7)
     blocks = list(matrix_ranks(matrix, truth))
-    assert [len(block) for block in blocks] == [ranks_module._TILE[0], 30]
+    assert len(blocks) > 1 and sum(len(block) for block in blocks) == 2100
     check(join(iter(blocks)), matrix.astype(np.float64), truth, "by-id")
     with pytest.raises(ValueError, match="row for every query"):
         next(matrix_ranks(matrix[1:], truth))

@@ -201,15 +201,15 @@ def count_tile(  # type: ignore[no-untyped-def]
                 some += near[k] >= lowest
             for k in range(some):
                 value = near[places[k]]
-                known: Any = -1
+                known = -1
                 if buckets > 1:
-                    known = np.int64(known_of[_bucket(value, lowest, slope, last_bucket)])
+                    known = int(known_of[_bucket(value, lowest, slope, last_bucket)])
                 if known < 0:
                     place = start - 1 - known
                     while place < stop and high[place] < value:
                         place += 1
                     if place < stop and low[place] <= value:  # too near to tell
-                        c = np.int64(places[k]) + begin
+                        c = begin + int(places[k])
                         similarity = np.float64(value) if given else dot(left[r], right[c])
                         while place < stop:
                             comes_first = ties == PESSIMISTIC or (
