@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from resight.data.layouts.csvlist import read_list
-from resight.data.layouts.layout import Count, Layout
+from resight.data.layouts.layout import GALLERY, QUERY, TRAIN, Count, Layout
 from resight.errors import UserError
 
 _PAGE = "https://github.com/cvdfoundation/google-landmark"
@@ -90,8 +90,7 @@ def _train(everything: Path | None, clean: Path | None) -> pl.DataFrame | None:
     return table.with_columns(pl.col("id").is_in(chosen["id"].implode()).alias("clean"))
 
 
-_TRAIN, _CLEAN = pl.col("split") == "train", pl.col("clean")
-_QUERY, _GALLERY = pl.col("role") == "query", pl.col("role") == "gallery"
+_CLEAN = pl.col("clean")
 _LISTS = ("index.csv", "train.csv", "train_clean.csv")
 LAYOUT = Layout(
     name="gldv2",
@@ -102,10 +101,10 @@ LAYOUT = Layout(
     signature=(f"{_SOLUTION} or */{_SOLUTION} or train_clean.csv or */train_clean.csv",),
     index="index.csv",
     counts=(  # the page, and the lists of version 2.1; training with all images or the clean ones
-        Count("training images", (4_132_914, 1_580_470), _TRAIN),
-        Count("training objects", (203_094, 81_313), _TRAIN, objects=True),
-        Count("query images", (1_129,), _QUERY),
-        Count("gallery images", (761_757,), _GALLERY),
+        Count("training images", (4_132_914, 1_580_470), TRAIN),
+        Count("training objects", (203_094, 81_313), TRAIN, objects=True),
+        Count("query images", (1_129,), QUERY),
+        Count("gallery images", (761_757,), GALLERY),
     ),
     read=read,
 )

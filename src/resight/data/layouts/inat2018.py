@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from resight.data.layouts.layout import Count, Layout, words
+from resight.data.layouts.layout import TEST, TRAIN, Count, Layout, words
 from resight.errors import UserError
 
 _LISTS = {split: f"Inaturalist_{split}_set1.txt" for split in ("train", "test")}
@@ -37,7 +37,6 @@ def read(folder: Path) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["path", "object", "split", "category"], orient="row")
 
 
-_TRAIN, _TEST = pl.col("split") == "train", pl.col("split") == "test"
 LAYOUT = Layout(
     name="inat2018",
     title="iNaturalist 2018",
@@ -47,10 +46,10 @@ LAYOUT = Layout(
     parts=("train_val2018/", *(" or ".join(names) for names in _FILES.values())),
     signature=(" or ".join(_FILES["test"]),),
     counts=(  # section 5 of Smooth-AP
-        Count("training images", (325_846,), _TRAIN),
-        Count("training objects", (5_690,), _TRAIN, objects=True),
-        Count("test images", (136_093,), _TEST),
-        Count("test objects", (2_452,), _TEST, objects=True),
+        Count("training images", (325_846,), TRAIN),
+        Count("training objects", (5_690,), TRAIN, objects=True),
+        Count("test images", (136_093,), TEST),
+        Count("test objects", (2_452,), TEST, objects=True),
     ),
     read=read,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resight.data.layouts.layout import Count, Layout
+from resight.data.layouts.layout import GALLERY, QUERY, Count, Layout
 from resight.data.layouts.matlab import read_mat
 from resight.errors import UserError
 
@@ -64,7 +64,6 @@ def _names(truth: dict[str, Any], part: str, path: Path) -> list[str]:
     return names
 
 
-_QUERY, _GALLERY = pl.col("role") == "query", pl.col("role") == "gallery"
 LAYOUT = Layout(
     name="instre",
     title="INSTRE",
@@ -73,9 +72,9 @@ LAYOUT = Layout(
     parts=(" or ".join(_TRUTH), *(f"{name}/" for name in _SUBSETS)),
     signature=(" or ".join(_TRUTH),),
     counts=(  # section 5 of Iscen et al., and the released file
-        Count("query images", (1_250,), _QUERY),
-        Count("gallery images", (27_293,), _GALLERY),
-        Count("gallery images of two objects", (5_223,), _GALLERY & (pl.col("subset") == "M")),
+        Count("query images", (1_250,), QUERY),
+        Count("gallery images", (27_293,), GALLERY),
+        Count("gallery images of two objects", (5_223,), GALLERY & (pl.col("subset") == "M")),
     ),
     read=read,
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from resight.data.layouts.layout import Count, Layout
+from resight.data.layouts.layout import GALLERY, QUERY, Count, Layout
 from resight.errors import UserError
 
 _LISTS = ("easy", "hard", "junk")
@@ -73,9 +73,6 @@ def _pick(gallery: list[str], index: int) -> str:
     return gallery[index]
 
 
-_QUERY, _GALLERY = pl.col("role") == "query", pl.col("role") == "gallery"
-
-
 def _layout(name: str, title: str, images: int) -> Layout:
     file = f"gnd_{name}"
     either = f"{file}.pkl or {file}.json"
@@ -87,8 +84,8 @@ def _layout(name: str, title: str, images: int) -> Layout:
         parts=(either, "jpg/"),
         signature=(either,),
         counts=(  # table 1 of the paper, and the released files
-            Count("query images", (70,), _QUERY),
-            Count("gallery images", (images,), _GALLERY),
+            Count("query images", (70,), QUERY),
+            Count("gallery images", (images,), GALLERY),
         ),
         read=partial(read, file=file),
     )

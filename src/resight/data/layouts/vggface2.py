@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from resight.data.layouts.csvlist import corners, read_list
-from resight.data.layouts.layout import Count, Layout
+from resight.data.layouts.layout import TEST, TRAIN, Count, Layout
 
 _SPLITS = ("train", "test")
 _SCHEMA = {"path": pl.String(), "object": pl.String()}
@@ -54,7 +54,6 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-_TRAIN, _TEST = pl.col("split") == "train", pl.col("split") == "test"
 # A person's folder has an n and six digits, one of ImageNet's has eight.
 _ONE = "n00????/*_??.jpg"
 LAYOUT = Layout(
@@ -65,10 +64,10 @@ LAYOUT = Layout(
     parts=("train/ or test/",),
     signature=(" or ".join(f"{split}/{_ONE}" for split in _SPLITS),),
     counts=(  # table 2 of the paper, and the released lists
-        Count("training images", (3_141_890,), _TRAIN),
-        Count("training objects", (8_631,), _TRAIN, objects=True),
-        Count("test images", (169_396,), _TEST),
-        Count("test objects", (500,), _TEST, objects=True),
+        Count("training images", (3_141_890,), TRAIN),
+        Count("training objects", (8_631,), TRAIN, objects=True),
+        Count("test images", (169_396,), TEST),
+        Count("test objects", (500,), TEST, objects=True),
     ),
     read=read,
     notice="since 2020 its authors no longer give it out; ask whether you may still use it.",
