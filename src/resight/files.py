@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -61,8 +62,17 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON to `path`, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON to `path`, whole or not at all; NaN becomes null."""
+    write_text(path, json.dumps(strict_json(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def strict_json(content: Any) -> Any:
+    """The same with null for NaN and infinities, which JSON doesn't have."""
+    if isinstance(content, dict):
+        return {key: strict_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [strict_json(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_json(path: Path, what: str) -> Any:

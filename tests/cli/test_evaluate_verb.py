@@ -225,6 +225,26 @@ def test_similarities_by_hand(name: str, tmp_path: Path, evaluate: Say) -> None:
         assert found[key] == pytest.approx(value, abs=1e-15), key
 
 
+def test_a_protocol_says_how_given_similarities_are_counted(tmp_path: Path, evaluate: Say) -> None:
+    """Positives at ranks 2 and 4, and at 4. AP@2 by all positives: (1/2) / 2, and 0."""
+    np.save(tmp_path / "m.npy", np.array(MATRIX))
+    (tmp_path / "t.json").write_text("[[1, 2], [0]]")
+    words = ["--similarity", tmp_path / "m.npy", "--truth", tmp_path / "t.json", "-p"]
+    (tmp_path / "p.yaml").write_text("mode: query-gallery\nap_at: 2\ncutoffs: [3]\n")
+    _, found, _ = evaluate(*words, tmp_path / "p.yaml")
+    assert found["mAP@2 / relevant"] == (1 / 2 / 2 + 0) / 2 and "R@3" in found
+    for wrong, what in (("level: object", "object level"), ("pairs: true", "pairs")):
+        (tmp_path / "p.yaml").write_text(f"mode: query-gallery\n{wrong}\n")
+        data = tmp_path / "set.csv"
+        data.write_text("path,object,role\n0.png,a,query\n1.png,a,gallery\n")
+        save(tmp_path / "0.png")
+        np.save(tmp_path / "one.npy", np.array([[0.5]]))
+        status, _, err = evaluate(
+            "--similarity", tmp_path / "one.npy", "--data", data, "-p", tmp_path / "p.yaml"
+        )
+        assert status == 2 and f"can't be scored by {what}" in err
+
+
 def test_archives_of_similarities(tmp_path: Path, evaluate: Say) -> None:
     matrix = np.array(MATRIX)
     file = tmp_path / "all.npz"

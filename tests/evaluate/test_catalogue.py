@@ -251,3 +251,9 @@ def test_levels_change_the_name():
     centroid = at_level(one, "object")
     assert centroid.name == "mine-centroid" and centroid.level == "object"
     assert centroid.cross_camera and at_level(centroid, "image") == one
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "a\\b", ".hidden", "scores.json", "a\nb"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(UserError, match="can't name a folder"):
+        Protocol("leave-one-out", name=name)

@@ -140,7 +140,7 @@ def test_every_shape_of_tile_gives_the_same_digits(seed, ties, tile, threaded):
     expected = positive_ranks(rows[:8], rows[8:], truth.positives, truth.junk, ties=ties)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks_module, "_tile", lambda *_: tile)
-        patch.setattr(ranks_module, "_ROWS", threaded)
+        patch.setattr(units, "_cores", lambda: threaded)
         again = positive_ranks(rows[:8], rows[8:], truth.positives, truth.junk, ties=ties)
     assert_same(again, expected)
     check(expected, ranking.similarities(rows[:8], rows[8:]), truth, ties)

@@ -153,8 +153,8 @@ def test_both_faults_by_hand():
     right = Protocol("query-gallery", level="object", cross_camera=True)
     scores = evaluate(turned(0, 0, 80, 10), image_set(rows), protocol=right)
     assert scores.per_query["first_rank"].to_list() == [2]
-    alone = evaluate(turned(0, 0, 80, 10), image_set(rows), protocol=LEGACY)
-    assert alone.per_query.height == 0 and np.isnan(alone.mAP)
+    with pytest.raises(UserError, match="no query has a match among the legacy centroids"):
+        evaluate(turned(0, 0, 80, 10), image_set(rows), protocol=LEGACY)
     rows, features = [b[0], *rows, b[1]], turned(170, 0, 0, 80, 10, 170)
     assert legacy_results(features, rows, loo=False)[-1]["first_rank"] == 1
     table = evaluate(features, image_set(rows), protocol=LEGACY).per_query
@@ -228,3 +228,26 @@ def test_every_legacy_number_says_so():
 def test_what_legacy_does_not_go_with(values):
     with pytest.raises(UserError, match="legacy"):
         Protocol.from_dict({"mode": "query-gallery", "legacy": True} | values)
+
+
+def test_queries_without_a_match_still_shift_the_cameras():
+    """Row i of queries and gallery together: cameras 3, 1 (queries), then 1, 2, 2 (gallery).
+
+    The gallery's three images are read as cameras 3, 1, 1: for query a/1 the image a/1 (read as 3)
+    is kept, a/2 (read as 1) is not. So its centroid is the very image that its camera took.
+    """
+    frame = pl.DataFrame(
+        {
+            "path": [f"{i}.jpg" for i in range(5)],
+            "object": ["b", "a", "a", "a", "z"],
+            "camera": ["3", "1", "1", "2", "2"],
+            "role": ["query", "query", "gallery", "gallery", "gallery"],
+        }
+    )
+    features = np.array([[0, 1], [1, 0], [1, 0.1], [0, 1], [0.5, 0.5]])
+    legacy = Protocol("query-gallery", level="object", cross_camera=True, legacy=True)
+    scores = evaluate(features, ImageSet(normalise(frame), Path(".")), protocol=legacy)
+    assert scores.per_query["path"].to_list() == ["1.jpg"]
+    assert scores.per_query["first_rank"].to_list() == [1]
+    assert scores.summary()["queries_without_match"] == 1
+    assert scores.per_query["right"].to_list() == [2]

@@ -153,7 +153,9 @@ class _PlainProgress:
 
 def print_json(content: Any) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(content, ensure_ascii=False))
+    from resight.files import strict_json
+
+    print(json.dumps(strict_json(content), ensure_ascii=False))
 
 
 def report_run(outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def read_similarity(
     for name, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             raise UserError(f"{where}: {name} has shape {matrix.shape}, type {matrix.dtype}")
-    return images, protocol, matrices, origin
+    # As protocols' names they name folders.
+    named = {re.sub(r"[/\\\x00-\x1f]|^\.", "_", name): matrix for name, matrix in matrices.items()}
+    return images, protocol, named, origin
 
 
 def _members(archive: Any, where: str) -> dict[str, NDArray[Any]]:

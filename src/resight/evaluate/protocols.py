@@ -7,6 +7,7 @@ truth.py turns it into lists of positives and junk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ CUTOFFS = (1, 5, 10, 20, 50)
 _CHOICES = {
     "mode": Mode, "level": Level, "ap": ApKind, "ap_divisor": Divisor, "ties": Ties, "crop": Crop
 }  # fmt: skip
+_NAME = re.compile(r"(?!\.|scores\.json$|report\.html$|images\.parquet$)[^/\\\x00-\x1f]+")
 _TUPLES = ("cutoffs", "positives", "junk", "multi_query", "scales", "notes")
 _AT_LEAST_ONE = ("min_images", "repeats", "ap_at", "gallery_images", "size")
 
@@ -118,6 +120,10 @@ class Protocol:
             raise UserError("protocol: multi_query goes with query-gallery, by object, alone")
         if self.legacy and (self.multi_query or self.open_set or self.pairs):
             raise UserError("protocol: legacy knows none of multi_query, open_set and pairs")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"protocol: name {self.name!r} can't name a folder: no / or \\, no dot first"
+            )
         if not self.name:
             object.__setattr__(self, "name", self._derived_name())
 

@@ -41,10 +41,10 @@ from resight.evaluate.units import (
 Ties = Literal["by-id", "optimistic", "pessimistic"]
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
-_TILE_ROWS = 256  # of the product
+_TILE_ROWS = (256, 1024)  # of the product: at least and at most
+_TILE = 2**21  # elements: they stay in the cache between the product and the count
 _COLUMNS = (1024, 16384)  # at least and at most: wide ones use a row's tables longer
 _CACHE = 8 * 2**20  # bytes of gallery rows that near ties look up
-_ROWS = 16  # of a tile that one thread counts at once
 _FEW = 4  # positives: looked through one by one
 _BUCKETS = 4096  # at most, in the table that finds a place among many positives
 
@@ -193,8 +193,8 @@ def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Ite
     if len(similarity) != len(truth):
         raise ValueError("positives and junk need a row for every query")
     none = np.zeros((0, 0), np.float32)
-    for start in range(0, len(truth), _TILE_ROWS):
-        stop = min(start + _TILE_ROWS, len(truth))
+    for start in range(0, len(truth), _TILE_ROWS[0]):
+        stop = min(start + _TILE_ROWS[0], len(truth))
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, n_gallery)
         tile = np.array(similarity[start:stop])
@@ -263,7 +263,8 @@ def _tile(tile_bytes: int, dimensions: int) -> tuple[int, int]:
     """Rows and columns of a tile: its gallery rows and its elements stay in the cache."""
     elements = max(1, tile_bytes // (4 * (1 + (dimensions > SLICE))))
     columns = min(_COLUMNS[1], max(_COLUMNS[0], _CACHE // (4 * max(1, dimensions))))
-    rows = max(1, min(_TILE_ROWS, int(elements**0.5)))
+    rows = min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE // columns))
+    rows = max(1, min(rows, int(elements**0.5)))
     return rows, max(1, min(columns, elements // rows))
 
 
@@ -274,11 +275,10 @@ def _exact(
     """The exact similarities of queries to those of their positives that lie in this block."""
     from resight.evaluate.kernels import positive_similarities
 
-    def fill(r: int) -> None:
-        last = min(r + _ROWS, len(left))
-        positive_similarities(r, last, left, right, first_column, indptr, index, out)
+    def fill(first: int, last: int) -> None:
+        positive_similarities(first, last, left, right, first_column, indptr, index, out)
 
-    in_threads(fill, range(0, len(left), _ROWS))
+    in_threads(fill, len(left))
 
 
 class _Counter:
@@ -327,12 +327,10 @@ class _Counter:
         self.best_index = np.full(n, -1, dtype=np.int64)
 
     def _in_threads(self, kernel: Any, *arrays: Any) -> None:
-        n = len(self.indptr) - 1
+        def work(first: int, last: int) -> None:
+            kernel(first, last, *arrays)
 
-        def work(r: int) -> None:
-            kernel(r, min(r + _ROWS, n), *arrays)
-
-        in_threads(work, range(0, n, _ROWS))
+        in_threads(work, len(self.indptr) - 1)
 
     def count(
         self, tile: NDArray[Any], first_row: int, first_column: int,
@@ -342,9 +340,9 @@ class _Counter:
         rows = slice(first_row, first_row + len(tile))
         ends = slice(first_row, first_row + len(tile) + 1)
 
-        def work(r: int) -> None:
+        def work(first: int, last: int) -> None:
             self._kernels.count_tile(
-                r, min(r + _ROWS, len(tile)), tile, left, right, first_column,
+                first, last, tile, left, right, first_column,
                 self.error == 0, self.error, self.ties,
                 self.indptr[ends], self.low, self.high, self.exact, self.index,
                 self.floor[rows], self.scale[rows], self.end, self.table[rows],
@@ -352,7 +350,7 @@ class _Counter:
                 self.best[rows], self.best_low[rows], self.best_index[rows],
             )  # fmt: skip
 
-        in_threads(work, range(0, len(tile), _ROWS))
+        in_threads(work, len(tile))
 
     def ranks(self, n_gallery: int) -> Ranks:
         """The outcome, after all tiles; each query's positives from best to worst."""

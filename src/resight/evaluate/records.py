@@ -80,7 +80,8 @@ class Record:
         table = _read_parquet(file, "the images of the evaluation")
         if "path" not in table.columns:
             raise UserError(f"{file}: no column path; evaluate again with this version")
-        return ImageSet(normalise(table), self.folder, str(self.data.get("source", "")))
+        source, layout = (str(self.data.get(name) or "") for name in ("source", "layout"))
+        return ImageSet(normalise(table), self.folder, source, layout=layout)
 
     def interval(self, protocol: str, metric: str) -> tuple[float, float] | None:
         """The stored interval of a metric, or None where it has none."""

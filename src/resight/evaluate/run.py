@@ -86,6 +86,9 @@ def protocols_for(
             else replace(one, cross_camera=cross_camera, name=f"{one.name}-changed")
             for one in found
         ]  # fmt: skip
+    twice = [one.name for one in found if [two.name for two in found].count(one.name) > 1]
+    if twice:
+        raise UserError(f"two protocols are named {twice[0]}; each needs a name of its own")
     return found
 
 
@@ -139,7 +142,7 @@ def carry_out(
     are taken as they are, in place of names. progress: gives a progress bar for so many images.
     """
     if job.similarity is not None:
-        return _from_matrices(job, images, names, cross_camera, protocols)
+        return _from_matrices(job, images, names, level, cross_camera, protocols)
     if job.model is not None:
         assert images is not None
         found = protocols or protocols_for(images, names, level, cross_camera)
@@ -162,18 +165,24 @@ def carry_out(
 
 
 def _from_matrices(
-    job: Job, images: ImageSet | None, names: tuple[str, ...], cross_camera: bool | None,
-    protocols: list[Protocol] | None,
+    job: Job, images: ImageSet | None, names: tuple[str, ...], level: Level | None,
+    cross_camera: bool | None, protocols: list[Protocol] | None,
 ) -> Outcome:  # fmt: skip
     images, protocol, matrices, origin = read_similarity(job, images)
-    if names and protocol is None:
-        found = protocols_for(images, names, None, cross_camera)
-        assert found is not None
-        if len(found) > 1:
-            raise UserError("--similarity: give one --protocol")
-        protocol = found[0]
+    if len(names) > 1:
+        raise UserError("--similarity: give one --protocol")
+    usual = protocols_for(images, names, level, cross_camera)
+    asked = usual[0] if usual else None
+    if protocol is not None and names and asked is not None:  # the truth says what is right
+        counted = ("ap", "ap_at", "ap_divisor", "cutoffs", "ties", "open_set")
+        protocol = replace(protocol, **{name: getattr(asked, name) for name in counted})
     if protocol is None:
-        protocol = chosen_for(images.table, "image", cross_camera)
+        protocol = asked or chosen_for(images.table, level or "image", cross_camera)
+    if protocols is not None:
+        gone = [one.name for one in protocols if one.name not in matrices]
+        if gone:
+            raise UserError(f"{job.similarity}: no array {gone[0]!r} any more")
+        matrices = {one.name: matrices[one.name] for one in protocols}
     scores = []
     for name, matrix in matrices.items():
         one = replace(protocol, name=name)
@@ -261,10 +270,9 @@ def differences(record: Record, scores: list[Scores]) -> list[str]:
         before, now = record.summaries[one.protocol.name], one.summary()
         for name in (*one.names(), *_KEPT):
             old, new = before.get(name), now.get(name)
-            both_nan = isinstance(old, float) and isinstance(new, float) and (
-                math.isnan(old) and math.isnan(new)
-            )  # fmt: skip
-            if old != new and not both_nan:
+            if isinstance(new, float) and math.isnan(new):
+                new = None  # as JSON has it
+            if old != new:
                 found.append(f"{one.protocol.name}: {name} is {new!r}, was {old!r}")
         stored = record.per_query(one.protocol.name)
         shared = [name for name in ("row", "AP", "first_rank") if name in stored.columns]

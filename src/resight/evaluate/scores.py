@@ -251,6 +251,7 @@ def evaluate_matrix(similarity: Rows, imageset: ImageSet, protocol: Protocol) ->
     found = parts_of(table, replace(protocol, open_set=True), np.ones(table.height, bool))[
         0
     ].matches
+    _require_plain(protocol)
     shape = (len(found.queries), len(found.gallery))
     if tuple(similarity.shape) != shape:
         raise UserError(
@@ -267,8 +268,25 @@ def evaluate_matrix(similarity: Rows, imageset: ImageSet, protocol: Protocol) ->
     if not protocol.open_set:
         per_query = per_query.filter(pl.col("positives") > 0)
     empty = np.zeros((table.height, 1), np.float32)
+    more = numbers_over_all(empty, [part], per_query, protocol)
     origin = np.arange(table.height)
-    return Scores(protocol, per_query, (part,), table, table, empty, origin, shape[1], 0)
+    return Scores(protocol, per_query, (part,), table, table, empty, origin, shape[1], 0, more)
+
+
+def _require_plain(protocol: Protocol) -> None:
+    """Raise UserError where a protocol asks for more than given similarities can answer."""
+    asked = {
+        "object level": protocol.level == "object",
+        "within": protocol.within,
+        "gallery_images": protocol.gallery_images,
+        "templates": protocol.templates,
+        "multi_query": protocol.multi_query,
+        "min_images": protocol.min_images > 1,
+        "pairs": protocol.pairs,
+    }
+    wrong = [name for name, value in asked.items() if value]
+    if wrong:
+        raise UserError(f"given similarities can't be scored by {', '.join(wrong)}: give features")
 
 
 def _fitting(
@@ -297,10 +315,9 @@ def _ranked(
     if protocol.legacy:
         old = legacy_gallery(features, found)
         dropped = len(found.queries) - len(old.queries)
-        whole = found = replace(
-            found, queries=old.queries, truth=old.truth,
-            without_match=found.without_match + dropped,
-        )  # fmt: skip
+        if not len(old.queries):
+            raise UserError("no query has a match among the legacy centroids")
+        whole = found = replace(found, queries=old.queries, truth=old.truth, without_match=dropped)
         blocks: Iterator[Ranks] = legacy_ranks(old, features, protocol, block_bytes)
         row_of = found.gallery[old.first]
     elif protocol.level == "object":

@@ -34,6 +34,8 @@ class Picked:
         if self._whole:
             return np.asarray(self.source[key])
         rows = self.rows[key]
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # without a gap: no copy
+            return np.asarray(self.source[int(rows[0]) : int(rows[-1]) + 1])
         if isinstance(self.source, np.ndarray):
             return np.asarray(self.source[rows])
         parts = [np.asarray(self.source[0:0])]

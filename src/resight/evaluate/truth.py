@@ -77,7 +77,9 @@ def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None
     found = whole.counts() > 0
     if not found.any():
         raise UserError(_why_nothing(queries, gallery, unknown, whole, protocol))
-    kept = np.arange(len(queries)) if protocol.open_set else np.flatnonzero(found)
+    # The legacy centroids depend on all queries, even on those without a match.
+    keep_all = protocol.open_set or protocol.legacy
+    kept = np.arange(len(queries)) if keep_all else np.flatnonzero(found)
     if len(kept) < len(queries):
         whole = _take(whole, kept)
     return Matches(

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
-SLICE = 1024  # dimensions summed in one float32 product, see `product`
-_CHUNK = 512  # rows that one thread works on at once
+SLICE = 2048  # dimensions summed in one float32 product, see `product`
+_CHUNK = 512  # rows converted at once
 
 Multiply = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
 
@@ -47,13 +47,14 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
 
     out = np.empty(rows.shape, dtype=np.float32)
 
-    def fill(start: int) -> None:
-        chunk = np.asarray(rows[start : start + _CHUNK])
-        if chunk.dtype not in (np.float32, np.float64):
-            chunk = chunk.astype(np.float32 if chunk.dtype.itemsize <= 2 else np.float64)
-        normalise(np.ascontiguousarray(chunk), out[start : start + _CHUNK])
+    def fill(first: int, last: int) -> None:
+        for start in range(first, last, _CHUNK):
+            chunk = np.asarray(rows[start : min(start + _CHUNK, last)])
+            if chunk.dtype not in (np.float32, np.float64):
+                chunk = chunk.astype(np.float32 if chunk.dtype.itemsize <= 2 else np.float64)
+            normalise(np.ascontiguousarray(chunk), out[start : start + len(chunk)])
 
-    in_threads(fill, range(0, len(rows), _CHUNK))
+    in_threads(fill, len(rows))
     return out
 
 
@@ -114,7 +115,7 @@ def product(
 ) -> None:  # fmt: skip
     """Write left @ right.T to `out`, in float32, within `product_error` of the exact value.
 
-    left: (n, D), right: (m, D), out and spare: (n, m). Long vectors are summed in slices of 1024
+    left: (n, D), right: (m, D), out and spare: (n, m). Long vectors are summed in slices of 2048
     dimensions: the guaranteed error of a float32 sum grows with its length, and every pair that
     is undecided within that error costs a second look.
     """
@@ -152,19 +153,28 @@ def exact_similarities(
     return result
 
 
-def in_threads(work: Callable[[int], None], starts: range) -> None:
-    """Call `work` with every start, on all cores: numpy and numba let go of the lock.
+def in_threads(work: Callable[[int, int], None], n: int) -> None:
+    """Call `work(first, last)` for ranges that make up 0 to n, on all cores.
 
-    The calls must write to places of their own; then their order makes no difference.
+    numpy and numba let go of the interpreter's lock. The calls must write to places of their own;
+    then neither their order nor the ranges make a difference.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = min(cores or 1, len(starts))
-    if cores < 2:
+    cores = _cores()
+    step = max(1, -(-n // (4 * cores)))  # some more than cores, as they are not equally long
+    starts = range(0, n, step)
+    if cores < 2 or len(starts) < 2:
         for start in starts:
-            work(start)
+            work(start, min(start + step, n))
         return
-    for _ in _pool(cores, os.getpid()).map(work, starts):  # raises what a call raised
+    ends = [min(start + step, n) for start in starts]
+    for _ in _pool(cores, os.getpid()).map(work, starts, ends):  # raises what a call raised
         pass
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @cache

@@ -68,8 +68,7 @@ def test_lists_beside_the_images_or_in_the_folder(gldv2):
         (gldv2 / "metadata" / f"{name}.csv").rename(gldv2 / place / f"{name}.csv")
     assert load_images(gldv2).table.equals(before)
     (gldv2 / "index" / "index.csv").rename(gldv2 / "index.csv")
-    # An index.csv is taken for the user's own table, unless the layout is named.
-    assert load_images(gldv2, layout="gldv2").table.equals(before)
+    assert load_images(gldv2).table.equals(before)
 
 
 def test_parts_of_it(gldv2):
