@@ -19,7 +19,7 @@ _any_order: Callable[[Any], Any] = numba.njit(
 )
 _compiled: Callable[[Any], Any] = numba.njit(cache=True, nogil=True)
 _GRID = 2.0**26
-_STEP = 64  # elements compared at once before any of them is looked at
+_STEP = 128  # elements compared at once before any of them is looked at
 BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 
 
@@ -121,6 +121,36 @@ def _reaching(values, bound):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _pick(values, bound, places):  # type: ignore[no-untyped-def]
+    """Write where the values that reach `bound` stand; how many there are."""
+    some = 0
+    for k in range(values.size):  # without a branch: which ones pass is hard to guess
+        places[some] = k
+        some += values[k] >= bound
+    return some
+
+
+@_compiled
+def _find_buckets(values, floor, scale, last, spots):  # type: ignore[no-untyped-def]
+    """The bucket of each value; of one below the floor, any."""
+    for k in range(values.size):
+        spots[k] = _bucket(values[k], floor, scale, last)
+
+
+@_compiled
+def _count_sure(places, some, spots, known_of, counts):  # type: ignore[no-untyped-def]
+    """Count the elements whose bucket decides; the places of the others, and how many are left."""
+    left = 0
+    for k in range(some):
+        place = places[k]
+        known = known_of[spots[place]]
+        places[left] = place
+        left += known < 0
+        counts[max(known, 0)] += 1  # the first counts nothing
+    return left
+
+
+@_compiled
 def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # type: ignore[no-untyped-def]
     """For rows [first, last): what is known of an element by its bucket alone, into `table`.
 
@@ -165,7 +195,11 @@ def count_tile(  # type: ignore[no-untyped-def]
     """
     buckets, last_bucket = table.shape[1], end[0]
     width = tile.shape[1]
-    places = np.empty(_STEP + 1, dtype=np.uint32)
+    places, spots = np.empty(_STEP + 1, dtype=np.uint32), np.empty(_STEP, dtype=np.uint32)
+    most = 0
+    for r in range(first, last):
+        most = max(most, indptr[r + 1] - indptr[r])
+    row_above = np.zeros(most + 1, dtype=np.int64)  # for how many positives an element stands above
     for r in range(first, last):
         row = tile[r]
         start, stop = indptr[r], indptr[r + 1]
@@ -178,6 +212,7 @@ def count_tile(  # type: ignore[no-untyped-def]
             if 0 <= column < width:
                 row[column] = -np.inf
         lowest, slope, known_of = floor[r], scale[r], table[r]
+        row_above[:] = 0
         for begin in range(0, width, _STEP):
             near = row[begin : min(begin + _STEP, width)]
             gate = best_low[r]
@@ -195,35 +230,32 @@ def count_tile(  # type: ignore[no-untyped-def]
                         best_low[r] = similarity - 2 * error
             if passing == 0:
                 continue
-            some = 0
-            for k in range(near.size):  # no branch: which elements pass is hard to guess
-                places[some] = k
-                some += near[k] >= lowest
-            for k in range(some):
+            some = _pick(near, lowest, places)
+            if buckets > 1:
+                _find_buckets(near, lowest, slope, last_bucket, spots)
+                some = _count_sure(places, some, spots, known_of, row_above)
+            for k in range(some):  # those that their bucket doesn't decide
                 value = near[places[k]]
-                known = -1
+                place = start
                 if buckets > 1:
-                    known = int(known_of[_bucket(value, lowest, slope, last_bucket)])
-                if known < 0:
-                    place = start - 1 - known
-                    while place < stop and high[place] < value:
+                    place -= 1 + int(known_of[spots[places[k]]])
+                while place < stop and high[place] < value:
+                    place += 1
+                if place < stop and low[place] <= value:  # too near to tell
+                    c = begin + int(places[k])
+                    similarity = np.float64(value) if given else dot(left[r], right[c])
+                    while place < stop:
+                        comes_first = ties == PESSIMISTIC or (
+                            ties == BY_ID and c + first_column < index[place]
+                        )
+                        if similarity < exact[place] or (
+                            similarity == exact[place] and not comes_first
+                        ):
+                            break
                         place += 1
-                    if place < stop and low[place] <= value:  # too near to tell
-                        c = begin + int(places[k])
-                        similarity = np.float64(value) if given else dot(left[r], right[c])
-                        while place < stop:
-                            comes_first = ties == PESSIMISTIC or (
-                                ties == BY_ID and c + first_column < index[place]
-                            )
-                            if similarity < exact[place] or (
-                                similarity == exact[place] and not comes_first
-                            ):
-                                break
-                            place += 1
-                    if place == start:
-                        continue
-                    known = place - start
-                above[start + known - 1] += 1
+                row_above[place - start] += 1
+        for k in range(stop - start):
+            above[start + k] += row_above[k + 1]
 
 
 @_compiled

@@ -44,7 +44,7 @@ _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
 _TILE_ROWS = (256, 1024)  # of the product: at least and at most
 _TILE = 2**21  # elements: they stay in the cache between the product and the count
 _COLUMNS = (1024, 16384)  # at least and at most: wide ones use a row's tables longer
-_CACHE = 8 * 2**20  # bytes of gallery rows that near ties look up
+_CACHE = 16 * 2**20  # bytes of gallery rows that near ties look up
 _FEW = 4  # positives: looked through one by one
 _BUCKETS = 4096  # at most, in the table that finds a place among many positives
 
