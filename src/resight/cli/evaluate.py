@@ -150,7 +150,7 @@ def evaluate(
     wish = None if level in (None, "both") else level
     found = run.carry_out(
         job, images, tuple(protocol or ()), wish, cross_camera,  # type: ignore[arg-type]
-        device=device, share=share, progress=_embedding_bar, tell=note,
+        device=device, share=share, bar=_bar, tell=note,
     )  # fmt: skip
     if share is None or share.index == 0:
         page = None
@@ -167,10 +167,10 @@ def evaluate(
         leave_processes()
 
 
-def _embedding_bar(images: int) -> Any:
+def _bar(description: str, unit: str) -> Any:
     from resight.cli.common import progress_bar
 
-    return progress_bar("embedding", images)
+    return progress_bar(description, None, unit)
 
 
 def _again(record: Path, out: Path | None, device: str, json_: bool) -> None:
@@ -180,7 +180,7 @@ def _again(record: Path, out: Path | None, device: str, json_: bool) -> None:
     from resight.evaluate.records import load_record
 
     stored = load_record(record)
-    found = run.repeat(stored, device=device, progress=_embedding_bar, tell=note)
+    found = run.repeat(stored, device=device, bar=_bar, tell=note)
     if out is not None:
         title = f"{stored.folder} again"
         page = run.write_folder(out, found.images, found.scores, title, found.job, found.origin)

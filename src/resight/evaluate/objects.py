@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from resight.evaluate.csr import Csr, Ints, offsets
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.ranks import GivenTruth, Ranks, rank_blocks
+from resight.evaluate.ranks import GivenTruth, Ranks, Tick, rank_blocks
 from resight.evaluate.sources import Picked
 from resight.evaluate.truth import UNKNOWN, Matches
 from resight.evaluate.units import Rows
@@ -60,8 +60,9 @@ def object_sums(
 
 
 def object_ranks(
-    features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int, device: str = "cpu"
-) -> Iterator[Ranks]:
+    features: Rows, matches: Matches, protocol: Protocol, *, block_bytes: int,
+    device: str = "cpu", tick: Tick = lambda queries: None,
+) -> Iterator[Ranks]:  # fmt: skip
     """The rank of each query's own object among all objects of the gallery, by ranges of queries.
 
     features: (N, D), un-normalised, in the order of the table. `Ranks.index` is the object's column
@@ -86,6 +87,7 @@ def object_ranks(
         ties=protocol.ties,
         positive_rows=_OwnCentroids(sums, own, features, matches, protocol, matched),
         device=device,
+        tick=tick,
     )
 
 

@@ -19,7 +19,7 @@ stand by index under all three.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -39,6 +39,7 @@ from resight.evaluate.units import (
 )
 
 Ties = Literal["by-id", "optimistic", "pessimistic"]
+Tick = Callable[[float], None]
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
 _TILE_ROWS = (256, 1024)  # of the product: at least and at most
@@ -145,11 +146,13 @@ def rank_blocks(
     ties: Ties = "by-id",
     positive_rows: Rows | None = None,
     device: str = "cpu",
+    tick: Tick = lambda queries: None,
 ) -> Iterator[Ranks]:
     """`positive_ranks` for one range of queries after the other, in order.
 
     Nothing that grows with the number of queries is held, so that the ranks of millions of
-    positives can be turned into metrics as they come.
+    positives can be turned into metrics as they come. tick: called now and then with the queries
+    that were done since, as a fraction.
     """
     _check(queries, gallery, truth, ties, positive_rows)
     dimensions = queries.shape[1]
@@ -181,6 +184,7 @@ def rank_blocks(
                     views = [part[: shape[0] * shape[1]].reshape(shape) for part in buffers]
                     product(rows, near, views[0], views[-1], multiply)
                     counter.count(views[0], r, first + c, rows, near)
+                    tick(len(rows) * len(near) / len(gallery))
         yield counter.ranks(len(gallery))
 
 

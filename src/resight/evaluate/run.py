@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from resight.features.compute import Progress
     from resight.features.store import Features
 
+# Of a description and a unit: a context that gives `advance(done, total)`.
+Bar = Callable[[str, str], "AbstractContextManager[Progress]"]
 _KEPT = ("queries", "gallery", "dropped")  # compared, beside the metrics, when a run is repeated
 
 
@@ -100,17 +102,32 @@ def chosen(measured: Measured, level: Level | None, cross_camera: bool | None) -
 
 
 def score(
-    measured: Measured, protocols: list[Protocol], device: str = "cpu", share: Share | None = None
+    measured: Measured,
+    protocols: list[Protocol],
+    device: str = "cpu",
+    share: Share | None = None,
+    bar: Bar | None = None,
 ) -> list[Scores]:
-    """Scores by each of the protocols."""
+    """Scores by each of the protocols; bar: gives a progress bar."""
     usable = None if measured.valid.all() else measured.valid
-    return [
-        evaluate(
-            measured.features, measured.images, protocol=one, valid=usable, device=device,
-            share=share,
-        )
-        for one in protocols
-    ]  # fmt: skip
+    found = []
+    for one in protocols:
+        with bar(f"ranking, {one.name}", "queries") if bar else nullcontext(_silent) as advance:
+            scores = evaluate(
+                measured.features,
+                measured.images,
+                protocol=one,
+                valid=usable,
+                device=device,
+                share=share,
+                progress=advance,
+            )
+        found.append(scores)
+    return found
+
+
+def _silent(done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -133,13 +150,13 @@ def carry_out(
     protocols: list[Protocol] | None = None,
     device: str = "cpu",
     share: Share | None = None,
-    progress: Callable[[int], AbstractContextManager[Progress]],
+    bar: Bar,
     tell: Callable[[str], None],
 ) -> Outcome:
     """Do what a job says: embed or read, and score by the protocols of these names.
 
     Without names: by those of the images' benchmark, else as the image set asks for. `protocols`
-    are taken as they are, in place of names. progress: gives a progress bar for so many images.
+    are taken as they are, in place of names. bar: gives a progress bar.
     """
     if job.similarity is not None:
         return _from_matrices(job, images, names, level, cross_camera, protocols)
@@ -149,7 +166,7 @@ def carry_out(
         embedder, job, boxes = open_model(job, found or [], tell)
         if protocols is None:
             images = as_trained(embedder, images, tell)
-        with progress(len(images)) as advance:
+        with bar("embedding", "images") as advance:
             measured = embed(embedder, images, job, boxes=boxes, progress=advance)
         skipped = measured.origin["skipped"]
         for bad in skipped[:10]:
@@ -160,7 +177,7 @@ def carry_out(
         measured = read_features(job, images)
         found = protocols or protocols_for(measured.images, names, level, cross_camera)
     found = found or chosen(measured, level, cross_camera)
-    scores = score(measured, found, device, share)
+    scores = score(measured, found, device, share, bar)
     return Outcome(scores, measured.images, measured.job, measured.origin)
 
 
@@ -196,7 +213,7 @@ def repeat(
     record: Record,
     *,
     device: str = "cpu",
-    progress: Callable[[int], AbstractContextManager[Progress]],
+    bar: Bar,
     tell: Callable[[str], None],
 ) -> Outcome:
     """Do again what a record says, with its own images, options and protocols.
@@ -210,7 +227,7 @@ def repeat(
     job = Job.from_dict(dict(record.job))
     protocols = [Protocol.from_dict(plain) for plain in record.protocols.values()]
     images = None if job.truth is not None else record.images()
-    return carry_out(job, images, protocols=protocols, device=device, progress=progress, tell=tell)
+    return carry_out(job, images, protocols=protocols, device=device, bar=bar, tell=tell)
 
 
 def write_folder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from resight.evaluate.overall import numbers_over_all
 from resight.evaluate.parts import Part, parts_of
 from resight.evaluate.per_query import frame_of, with_rows
 from resight.evaluate.protocols import Level, Protocol
-from resight.evaluate.ranks import BLOCK_BYTES, Ranks, matrix_ranks, rank_blocks
+from resight.evaluate.ranks import BLOCK_BYTES, Ranks, Tick, matrix_ranks, rank_blocks
 from resight.evaluate.share import Share
 from resight.evaluate.sources import Picked, not_finite
 from resight.evaluate.truth import Matches, chosen_for, codes, taking_part
@@ -199,6 +199,7 @@ def evaluate(
     block_bytes: int = BLOCK_BYTES,
     device: str = "cpu",
     share: Share | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scores:
     """Rank, and score, as the image set asks for (see `protocols.choose`).
 
@@ -207,7 +208,8 @@ def evaluate(
     take no part and are counted as dropped. protocol: used as it is, in place of a chosen one;
     level and cross_camera then don't count. block_bytes bounds the working memory only. device:
     "cpu", or a torch device for the products; share: the part of this process, where several work
-    together; the digits are the same.
+    together; the digits are the same. progress: called now and then with the queries done and
+    the total.
 
     Raises UserError when the number of features isn't that of the images, when a used row holds
     NaN or infinity, and when no query has a match.
@@ -222,9 +224,10 @@ def evaluate(
     # Members of averages are checked too, and cheaply: a NaN among them is in the average.
     _require_finite(view.features, used, view.table)
     frames, galleries, kept = [], [], []
+    tick = _counted(progress, sum(len(part.matches.queries) for part in parts), share)
     for part in parts:
         found, frame, row_of = _ranked(
-            view.features, part.matches, protocol, block_bytes, device, share
+            view.features, part.matches, protocol, block_bytes, device, share, tick
         )
         galleries.append(len(row_of))
         kept.append(replace(part, matches=found))
@@ -305,7 +308,7 @@ def _fitting(
 
 def _ranked(
     features: Rows, found: Matches, protocol: Protocol, block_bytes: int, device: str,
-    share: Share | None,
+    share: Share | None, tick: Tick,
 ) -> tuple[Matches, pl.DataFrame, Ints]:  # fmt: skip
     """The matches as they were ranked, each query's metrics, the table row of each column."""
     whole = found
@@ -321,18 +324,33 @@ def _ranked(
         blocks: Iterator[Ranks] = legacy_ranks(old, features, protocol, block_bytes)
         row_of = found.gallery[old.first]
     elif protocol.level == "object":
-        blocks = object_ranks(features, found, protocol, block_bytes=block_bytes, device=device)
+        blocks = object_ranks(
+            features, found, protocol, block_bytes=block_bytes, device=device, tick=tick
+        )
         row_of = found.gallery[object_gallery(found).first]
     else:
         blocks = rank_blocks(
             Picked(features, found.queries), Picked(features, found.gallery), found.truth,
-            block_bytes=block_bytes, ties=protocol.ties, device=device,
+            block_bytes=block_bytes, ties=protocol.ties, device=device, tick=tick,
         )  # fmt: skip
         row_of = found.gallery
     frame = frame_of(blocks, found.queries, row_of, protocol)
     if share is not None and not protocol.legacy:
         frame = share.gather(frame)
     return whole, frame, row_of
+
+
+def _counted(progress: Callable[[int, int], None], total: int, share: Share | None) -> Tick:
+    """Adds up fractions of queries, and reports whole ones."""
+    done = 0.0
+    total = total if share is None else total // share.count
+
+    def tick(queries: float) -> None:
+        nonlocal done
+        done += queries
+        progress(min(int(done), total), total)
+
+    return tick
 
 
 def _hit(first: NDArray[np.float64], k: int) -> NDArray[np.float64]:
