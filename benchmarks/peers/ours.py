@@ -20,7 +20,7 @@ def prepare(data: Data) -> Work:
     from resight.data.imageset import ImageSet, normalise
     from resight.evaluate.scores import Scores, evaluate
 
-    importlib.import_module("resight.evaluate.kernels")  # which it imports on first use
+    importlib.import_module("resight.evaluate.ranking.kernels")  # which it imports on first use
     few = pl.DataFrame({"path": ["a", "b"], "object": ["x", "x"]})  # compiled loops are loaded too
     evaluate(np.eye(2, dtype=np.float32), ImageSet(normalise(few), Path()))
     size = data.size

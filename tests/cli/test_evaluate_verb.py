@@ -106,6 +106,27 @@ def test_protocols_by_name_and_by_file(here: Path, evaluate: Say) -> None:
     assert not list(out.rglob("*.part"))
 
 
+def test_a_benchmark_by_its_protocols_as_far_as_its_lists_go(tmp_path: Path, evaluate: Say) -> None:
+    """VehicleID with the small list only, two vehicles of two images: the first's are 10 degrees
+    apart, the second's 100, with the first's between them."""
+    save(tmp_path / "image" / "0000001.jpg")
+    (tmp_path / "train_test_split").mkdir()
+    lines = "0000001 7\n0000002 7\n0000003 8\n0000004 8\n"
+    (tmp_path / "train_test_split" / "test_list_800.txt").write_text(lines)
+    turns = np.radians([50, 60, 0, 100])
+    np.save(tmp_path / "f.npy", np.stack((np.cos(turns), np.sin(turns)), axis=1).astype("f4"))
+    words = ["--features", tmp_path / "f.npy", "--data", tmp_path]
+    status, found, err = evaluate(*words)
+    assert status == 0 and "vehicleid-medium left out: nothing to evaluate" in err
+    by_name = {one["protocol"]: one for one in found["scores"]}
+    assert set(by_name) == {"vehicleid-small", "vehicleid-small-one-gallery"}
+    small = by_name["vehicleid-small"]
+    assert small["R@1"] == 0.5 and small["mAP"] == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
+    assert by_name["vehicleid-small-one-gallery"]["queries"] == 2 * 10
+    status, _, err = evaluate(*words, "-p", "vehicleid-large")
+    assert status == 2 and "nothing to evaluate" in err
+
+
 def test_columns_of_the_queries(here: Path, evaluate: Say) -> None:
     out = here / "out"
     evaluate(*features_of(here), "-p", "cross-camera", "--out", out)

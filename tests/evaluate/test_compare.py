@@ -12,8 +12,8 @@ import pytest
 
 from evaluations import PROTOCOL, evaluation, photos, ranks
 from resight.errors import UserError
-from resight.evaluate.compare import compare, in_words, points, query_groups, span
-from resight.evaluate.records import load_record
+from resight.evaluate.records.compare import compare, in_words, points, query_groups, span
+from resight.evaluate.records.record import load_record
 from resight.evaluate.report.compare_page import write_compare_page
 from resight.evaluate.report.runs_page import write_runs_page
 from resight.evaluate.uncertainty import bootstrap, paired

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from tests.oracles import ranking
 
 from resight.evaluate import ranks as ranks_module
-from resight.evaluate import units
-from resight.evaluate.csr import Csr
+from resight.evaluate.ranking import units
+from resight.evaluate.ranking.csr import Csr
+from resight.evaluate.ranking.units import (
+    UnitRows,
+    exact_similarities,
+    multiply_on,
+    product,
+    unit_rows,
+)
 from resight.evaluate.ranks import (
     GivenTruth,
     Ranks,
@@ -24,7 +31,6 @@ from resight.evaluate.ranks import (
     positive_ranks,
     rank_blocks,
 )
-from resight.evaluate.units import UnitRows, exact_similarities, multiply_on, product, unit_rows
 
 TIES = ("by-id", "optimistic", "pessimistic")
 TORCH = "cpu:0"  # any name but "cpu" goes through torch

@@ -17,8 +17,8 @@ from tests.oracles import ranking
 from resight.data.imageset import ImageSet, normalise
 from resight.evaluate import metrics
 from resight.evaluate.catalogue import protocol as named
-from resight.evaluate.csr import Csr, offsets
 from resight.evaluate.protocols import Protocol
+from resight.evaluate.ranking.csr import Csr, offsets
 from resight.evaluate.ranks import Ranks, positive_ranks
 from resight.evaluate.scores import evaluate
 from vectors import angles

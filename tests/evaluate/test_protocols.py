@@ -14,7 +14,7 @@ from tests.oracles import retrieval
 from resight.data.imageset import normalise
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.truth import chosen_for, matches
+from resight.evaluate.rules.truth import chosen_for, matches
 
 
 def choose(rows, level="image", cross_camera=None, usable=None) -> Protocol:

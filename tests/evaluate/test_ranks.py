@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tests.oracles import ranking
 from tests.oracles.sliced import OnlySlices
 
-from resight.evaluate.csr import Csr
-from resight.evaluate.kernels import dot
+from resight.evaluate.ranking.csr import Csr
+from resight.evaluate.ranking.kernels import dot
+from resight.evaluate.ranking.units import product, product_error, unit_rows
 from resight.evaluate.ranks import Ranks, positive_ranks
-from resight.evaluate.units import product, product_error, unit_rows
 
 
 def as_lists(result: Ranks) -> list[list[tuple[int, int, float]]]:

@@ -12,8 +12,8 @@ import pytest
 
 from evaluations import PROTOCOL, evaluation, photos
 from resight.errors import UserError
-from resight.evaluate.published import FIGURES, ours, published
-from resight.evaluate.records import (
+from resight.evaluate.records.published import FIGURES, ours, published
+from resight.evaluate.records.record import (
     by_query,
     labels,
     load_record,

@@ -15,9 +15,9 @@ from tests.oracles import ranking, retrieval
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.evaluate import thresholds
-from resight.evaluate.csr import Csr
 from resight.evaluate.overall import RATES
 from resight.evaluate.protocols import Protocol
+from resight.evaluate.ranking.csr import Csr
 from resight.evaluate.ranks import GivenTruth
 from resight.evaluate.scores import evaluate
 from resight.evaluate.thresholds import (

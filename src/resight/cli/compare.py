@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from resight.evaluate.compare import Comparison
+    from resight.evaluate.records.compare import Comparison
 
 RUN_HELP = "Evaluation folder (made by 'resight evaluate --out'), or a run that holds one."
 
@@ -40,8 +40,8 @@ def compare(
     """
     from resight.cli.common import note, print_json
     from resight.errors import UserError
-    from resight.evaluate.compare import compare as compare_records
-    from resight.evaluate.records import labels, load_record
+    from resight.evaluate.records.compare import compare as compare_records
+    from resight.evaluate.records.record import labels, load_record
 
     if by and out is None:
         raise UserError("--by is a part of the page; give --out page.html too")
@@ -83,7 +83,7 @@ def print_comparison(one: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from resight.evaluate.compare import in_words, percent, points, span
+    from resight.evaluate.records.compare import in_words, percent, points, span
 
     screen = Console(highlight=False, soft_wrap=True)
     digits = one.digits

@@ -101,8 +101,8 @@ def evaluate(
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.evaluate import run
-    from resight.evaluate.job import Job
-    from resight.evaluate.records import SCORES
+    from resight.evaluate.records.job import Job
+    from resight.evaluate.records.record import SCORES
     from resight.evaluate.share import join_processes, leave_processes
     from resight.features.store import is_features
     from resight.files import check_folder
@@ -177,7 +177,7 @@ def _again(record: Path, out: Path | None, device: str, json_: bool) -> None:
     """Repeat a recorded evaluation; exit status 1 where a digit differs."""
     from resight.cli.common import note, print_json
     from resight.evaluate import run
-    from resight.evaluate.records import load_record
+    from resight.evaluate.records.record import load_record
 
     stored = load_record(record)
     found = run.repeat(stored, device=device, bar=_bar, tell=note)

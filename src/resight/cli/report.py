@@ -24,7 +24,7 @@ def report(
     """
     from resight.cli.common import note
     from resight.errors import UserError
-    from resight.evaluate.records import labels, load_records
+    from resight.evaluate.records.record import labels, load_records
     from resight.evaluate.report.runs_page import write_runs_page
 
     if out is None:

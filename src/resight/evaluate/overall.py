@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from resight.evaluate.parts import Part
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.sources import Picked
+from resight.evaluate.ranking.sources import Picked
+from resight.evaluate.ranking.units import Rows
+from resight.evaluate.rules.parts import Part
 from resight.evaluate.thresholds import (
     count_pairs,
     global_average_precision,
@@ -15,7 +16,6 @@ from resight.evaluate.thresholds import (
     open_set,
     tpr_at_fpr,
 )
-from resight.evaluate.units import Rows
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)  # false positive rates that are reported
 

@@ -9,9 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.evaluate import metrics
-from resight.evaluate.parts import Part
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranks import Ranks, join
+from resight.evaluate.rules.parts import Part
 
 Ints = NDArray[np.int64]
 

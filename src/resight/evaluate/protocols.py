@@ -2,7 +2,7 @@
 
 "mAP" alone is seven quantities; a protocol is a value that is printed and stored with each
 number. catalogue.py has the benchmarks' own, `choose` picks the one an image set asks for, and
-truth.py turns it into lists of positives and junk.
+rules/truth.py turns it into lists of positives and junk.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Protocol:
 
     Vectors: templates: a column; rows of one value are averaged to one vector (IJB-C's videos).
     multi_query: columns; query rows that agree in them are averaged to one query. legacy: the
-    centroid gallery of CTL's released code, see objects.py. crop, size, resize, scales: how images
-    are embedded, where an embedder is given: cut to their box or whole, pixels, "stretch", "crop"
-    or "fit"; None leaves it to the embedder.
+    centroid gallery of CTL's released code (rules/legacy.py). crop, size, resize, scales: how
+    images are embedded, where an embedder is given: cut to their box or whole, pixels, "stretch",
+    "crop" or "fit"; None leaves it to the embedder.
 
     How it is counted: ap, ap_at, ap_divisor: see `metrics.average_precision`; cutoffs: the K of
     R@K; ties; pairs: also micro AP and TPR at FPR over all pairs; open_set: queries without a match

@@ -3,9 +3,9 @@
 Every retrieval metric is a few lines on these ranks (see metrics.py). They are computed from
 block-wise products, without ever holding or sorting the query x gallery matrix:
 
-1. The similarities of the positives are computed pair by pair, exactly (see units.py).
+1. The similarities of the positives are computed pair by pair, exactly (see ranking/units.py).
 2. Each element of a tile of the float32 product is placed among the positives of its query, which
-   says above how many of them it stands (see kernels.py).
+   says above how many of them it stands (see ranking/kernels.py).
 3. An element closer to a positive than the float32 error bound is computed again, exactly.
 
 So the ranks are those of the full matrix in exact arithmetic under a stable sort, whatever
@@ -26,8 +26,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Csr, Ints
-from resight.evaluate.units import (
+from resight.evaluate.ranking.csr import Csr, Ints
+from resight.evaluate.ranking.units import (
     SLICE,
     Rows,
     UnitRows,
@@ -277,7 +277,7 @@ def _exact(
     indptr: Ints, index: Ints, out: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """The exact similarities of queries to those of their positives that lie in this block."""
-    from resight.evaluate.kernels import positive_similarities
+    from resight.evaluate.ranking.kernels import positive_similarities
 
     def fill(first: int, last: int) -> None:
         positive_similarities(first, last, left, right, first_column, indptr, index, out)
@@ -292,7 +292,7 @@ class _Counter:
         self, positives: Csr, junk: Csr, exact: NDArray[np.float64], kind: np.dtype[Any],
         error: float, ties: Ties,
     ) -> None:  # fmt: skip
-        from resight.evaluate import kernels
+        from resight.evaluate.ranking import kernels
 
         self._kernels = kernels
         n, self.indptr = len(positives), positives.indptr

@@ -18,13 +18,14 @@ from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.evaluate.catalogue import of_layout
 from resight.evaluate.catalogue import protocol as named
-from resight.evaluate.given import read_similarity
-from resight.evaluate.job import Job, Measured, as_trained, embed, open_model, read_features
 from resight.evaluate.protocols import Level, Protocol, at_level
-from resight.evaluate.records import IMAGES, SCORES, Record
+from resight.evaluate.records.given import read_similarity
+from resight.evaluate.records.job import Job, Measured, as_trained, embed, open_model, read_features
+from resight.evaluate.records.record import IMAGES, SCORES, Record
+from resight.evaluate.rules.parts import parts_of
+from resight.evaluate.rules.truth import chosen_for
 from resight.evaluate.scores import Scores, evaluate, evaluate_matrix
 from resight.evaluate.share import Share
-from resight.evaluate.truth import chosen_for
 from resight.files import write_json
 
 if TYPE_CHECKING:
@@ -91,6 +92,30 @@ def protocols_for(
     twice = [one.name for one in found if [two.name for two in found].count(one.name) > 1]
     if twice:
         raise UserError(f"two protocols are named {twice[0]}; each needs a name of its own")
+    return found
+
+
+def that_apply(
+    images: ImageSet, protocols: list[Protocol], all_of_them: bool, tell: Callable[[str], None]
+) -> list[Protocol]:
+    """Those that find a query with a match, seen before any image is embedded.
+
+    Raises UserError when one doesn't and all must, or none does.
+    """
+    found, reasons = [], []
+    for one in protocols:
+        try:
+            if not (one.templates or one.multi_query):  # which are seen to with the features
+                parts_of(images.table, one, np.ones(len(images), bool))
+            found.append(one)
+        except UserError as error:
+            if all_of_them:
+                raise
+            reasons.append(f"{one.name} left out: {error}")
+    if not found:
+        raise UserError(reasons[0])
+    for reason in reasons:
+        tell(reason)
     return found
 
 
@@ -163,6 +188,8 @@ def carry_out(
     if job.model is not None:
         assert images is not None
         found = protocols or protocols_for(images, names, level, cross_camera)
+        if found:
+            found = that_apply(images, found, bool(names or protocols), tell)
         embedder, job, boxes = open_model(job, found or [], tell)
         if protocols is None:
             images = as_trained(embedder, images, tell)
@@ -176,6 +203,8 @@ def carry_out(
     else:
         measured = read_features(job, images)
         found = protocols or protocols_for(measured.images, names, level, cross_camera)
+        if found:
+            found = that_apply(measured.images, found, bool(names or protocols), tell)
     found = found or chosen(measured, level, cross_camera)
     scores = score(measured, found, device, share, bar)
     return Outcome(scores, measured.images, measured.job, measured.origin)

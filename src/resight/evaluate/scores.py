@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.evaluate import metrics
-from resight.evaluate.averaging import average, large_enough
-from resight.evaluate.legacy import legacy_gallery, legacy_ranks
-from resight.evaluate.objects import object_gallery, object_ranks
 from resight.evaluate.overall import numbers_over_all
-from resight.evaluate.parts import Part, parts_of
 from resight.evaluate.per_query import frame_of, with_rows
 from resight.evaluate.protocols import Level, Protocol
+from resight.evaluate.ranking.sources import Picked, not_finite
+from resight.evaluate.ranking.units import Rows
 from resight.evaluate.ranks import BLOCK_BYTES, Ranks, Tick, matrix_ranks, rank_blocks
+from resight.evaluate.rules.averaging import average, large_enough
+from resight.evaluate.rules.legacy import legacy_gallery, legacy_ranks
+from resight.evaluate.rules.objects import object_gallery, object_ranks
+from resight.evaluate.rules.parts import Part, parts_of
+from resight.evaluate.rules.truth import Matches, chosen_for, codes, taking_part
 from resight.evaluate.share import Share
-from resight.evaluate.sources import Picked, not_finite
-from resight.evaluate.truth import Matches, chosen_for, codes, taking_part
 from resight.evaluate.uncertainty import bootstrap
-from resight.evaluate.units import Rows
 from resight.files import atomic_path, write_json
 
 if TYPE_CHECKING:

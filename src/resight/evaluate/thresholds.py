@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Csr
+from resight.evaluate.ranking.csr import Csr
+from resight.evaluate.ranking.units import Rows, exact_similarities, unit_rows
 from resight.evaluate.ranks import Truth
-from resight.evaluate.units import Rows, exact_similarities, unit_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resight.evaluate.compare import SIGNIFICANT, Comparison, in_words, percent, points, span
-from resight.evaluate.records import Record
+from resight.evaluate.records.compare import (
+    SIGNIFICANT,
+    Comparison,
+    in_words,
+    percent,
+    points,
+    span,
+)
+from resight.evaluate.records.record import Record
 from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from resight.evaluate.compare import Comparison
+from resight.evaluate.records.compare import Comparison
 from resight.evaluate.report.plots import figure
 from resight.evaluate.uncertainty import Floats
 

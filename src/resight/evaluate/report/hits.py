@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Ints
-from resight.evaluate.legacy import legacy_gallery
-from resight.evaluate.objects import object_sums
-from resight.evaluate.parts import Part
+from resight.evaluate.ranking.csr import Ints
+from resight.evaluate.ranking.sources import Picked
+from resight.evaluate.ranking.units import Rows, exact_similarities, unit_rows
+from resight.evaluate.rules.legacy import legacy_gallery
+from resight.evaluate.rules.objects import object_sums
+from resight.evaluate.rules.parts import Part
 from resight.evaluate.scores import Scores
-from resight.evaluate.sources import Picked
-from resight.evaluate.units import Rows, exact_similarities, unit_rows
 
 _BLOCK = 4096
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resight.evaluate.compare import span
-from resight.evaluate.published import ours, published
-from resight.evaluate.records import Record, metrics, primary
+from resight.evaluate.records.compare import span
+from resight.evaluate.records.published import ours, published
+from resight.evaluate.records.record import Record, metrics, primary
 from resight.evaluate.report.render import write_page
 
 

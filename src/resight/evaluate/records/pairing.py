@@ -8,7 +8,7 @@ import polars as pl
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
-from resight.evaluate.records import Record
+from resight.evaluate.records.record import Record
 
 
 def same_queries(

@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.evaluate.csr import Csr, Ints, offsets, ragged_ranges
 from resight.evaluate.protocols import Level, Protocol, choose, condition
+from resight.evaluate.ranking.csr import Csr, Ints, offsets, ragged_ranges
 from resight.evaluate.ranks import GivenTruth, Truth
 
 _CAMERA_NOTE = (

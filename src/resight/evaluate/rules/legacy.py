@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Csr, Ints, offsets
 from resight.evaluate.protocols import Protocol
+from resight.evaluate.ranking.csr import Csr, Ints, offsets
+from resight.evaluate.ranking.sources import Picked
+from resight.evaluate.ranking.units import Rows
 from resight.evaluate.ranks import GivenTruth, Ranks, Truth, rank_blocks
-from resight.evaluate.sources import Picked
-from resight.evaluate.truth import UNKNOWN, Matches
-from resight.evaluate.units import Rows
+from resight.evaluate.rules.truth import UNKNOWN, Matches
 
 
 @dataclass(frozen=True)

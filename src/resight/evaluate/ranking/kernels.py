@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
 import numpy as np
 
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compiled on first use, and kept on disk where there is a place to write to."""
+    try:
+        return numba.njit(function, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to keep it
+        return numba.njit(function, nogil=True, **options)  # type: ignore[no-any-return]
+
+
 # Only sums that are exact in any order (see units.py) may be reordered.
-_any_order: Callable[[Any], Any] = numba.njit(
-    cache=True, nogil=True, fastmath={"reassoc", "contract"}, inline="never"
-)
-_compiled: Callable[[Any], Any] = numba.njit(cache=True, nogil=True)
+_any_order = partial(_compiled, fastmath={"reassoc", "contract"})
 _GRID = 2.0**26
 _STEP = 128  # elements compared at once before any of them is looked at
 BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2

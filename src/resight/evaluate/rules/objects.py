@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Csr, Ints, offsets
 from resight.evaluate.protocols import Protocol
+from resight.evaluate.ranking.csr import Csr, Ints, offsets
+from resight.evaluate.ranking.sources import Picked
+from resight.evaluate.ranking.units import Rows
 from resight.evaluate.ranks import GivenTruth, Ranks, Tick, rank_blocks
-from resight.evaluate.sources import Picked
-from resight.evaluate.truth import UNKNOWN, Matches
-from resight.evaluate.units import Rows
+from resight.evaluate.rules.truth import UNKNOWN, Matches
 from resight.search.centroids import CentroidSums
 
 

@@ -15,11 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.evaluate.csr import Ints
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.sources import Picked
-from resight.evaluate.truth import UNKNOWN, Bools, codes, taking_part
-from resight.evaluate.units import Rows
+from resight.evaluate.ranking.csr import Ints
+from resight.evaluate.ranking.sources import Picked
+from resight.evaluate.ranking.units import Rows
+from resight.evaluate.rules.truth import UNKNOWN, Bools, codes, taking_part
 from resight.search.centroids import CentroidSums
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
-from resight.evaluate.job import Job, file_fingerprint, load_array, split_key
 from resight.evaluate.protocols import Protocol
+from resight.evaluate.records.job import Job, file_fingerprint, load_array, split_key
 
 
 def read_similarity(

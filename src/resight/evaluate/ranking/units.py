@@ -43,7 +43,7 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
     rows: (N, D) of any real type, finite. Returns (N, D) float32, entries multiples of 2**-26.
     A zero row stays zero.
     """
-    from resight.evaluate.kernels import normalise
+    from resight.evaluate.ranking.kernels import normalise
 
     out = np.empty(rows.shape, dtype=np.float32)
 

@@ -17,7 +17,7 @@ from resight.data.imageset import ImageSet, normalise
 from resight.data.splits import hold_out_test
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.units import Rows
+from resight.evaluate.ranking.units import Rows
 
 if TYPE_CHECKING:
     from resight.features.compute import Progress

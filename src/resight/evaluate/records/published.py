@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resight.evaluate.records import metrics
+from resight.evaluate.records.record import metrics
 
 CTL = "CTL (ICONIP 2021)"
 SMOOTH_AP = "Smooth-AP (ECCV 2020)"

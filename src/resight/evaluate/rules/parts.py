@@ -14,7 +14,7 @@ import polars as pl
 
 from resight.errors import UserError
 from resight.evaluate.protocols import Mode, Protocol
-from resight.evaluate.truth import UNKNOWN, Bools, Matches, codes, matches, taking_part
+from resight.evaluate.rules.truth import UNKNOWN, Bools, Matches, codes, matches, taking_part
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.csr import Ints
-from resight.evaluate.units import Rows
+from resight.evaluate.ranking.csr import Ints
+from resight.evaluate.ranking.units import Rows
 
 _SPAN = 8192  # source rows read at once, where rows can only be read in slices
 

@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.evaluate.pairing import same_queries
-from resight.evaluate.records import Record, by_query, metrics, primary
+from resight.evaluate.records.pairing import same_queries
+from resight.evaluate.records.record import Record, by_query, metrics, primary
 from resight.evaluate.uncertainty import Floats, Ints, Paired, bootstrap, paired
 
 SIGNIFICANT = 0.05
