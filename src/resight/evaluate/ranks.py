@@ -42,10 +42,9 @@ Ties = Literal["by-id", "optimistic", "pessimistic"]
 Tick = Callable[[float], None]
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
-_TILE_ROWS = (256, 1024)  # of the product: at least and at most
-_TILE = 2**21  # elements: they stay in the cache between the product and the count
-_COLUMNS = (1024, 16384)  # at least and at most: wide ones use a row's tables longer
-_CACHE = 16 * 2**20  # bytes of gallery rows that near ties look up
+_TILE_ROWS = 1024  # of the product
+_COLUMNS = (4096, 16384)  # at least and at most: wide ones use a row's tables longer
+_CACHE = 8 * 2**20  # bytes of gallery rows that near ties look up
 _FEW = 4  # positives: looked through one by one
 _BUCKETS = 4096  # at most, in the table that finds a place among many positives
 
@@ -197,8 +196,8 @@ def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Ite
     if len(similarity) != len(truth):
         raise ValueError("positives and junk need a row for every query")
     none = np.zeros((0, 0), np.float32)
-    for start in range(0, len(truth), _TILE_ROWS[0]):
-        stop = min(start + _TILE_ROWS[0], len(truth))
+    for start in range(0, len(truth), _TILE_ROWS):
+        stop = min(start + _TILE_ROWS, len(truth))
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, n_gallery)
         tile = np.array(similarity[start:stop])
@@ -267,8 +266,7 @@ def _tile(tile_bytes: int, dimensions: int) -> tuple[int, int]:
     """Rows and columns of a tile: its gallery rows and its elements stay in the cache."""
     elements = max(1, tile_bytes // (4 * (1 + (dimensions > SLICE))))
     columns = min(_COLUMNS[1], max(_COLUMNS[0], _CACHE // (4 * max(1, dimensions))))
-    rows = min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE // columns))
-    rows = max(1, min(rows, int(elements**0.5)))
+    rows = max(1, min(_TILE_ROWS, int(elements**0.5)))
     return rows, max(1, min(columns, elements // rows))
 
 
