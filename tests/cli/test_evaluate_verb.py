@@ -563,6 +563,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "truth without a matrix": (
         lambda h: [*features_of(h), "--truth", json_file(h, GOOD)], "--truth goes with --similarity"
     ),
+    "no such device": (
+        lambda h: [*features_of(h), "--device", "banana"], "--device banana: can't be used",
+    ),
+    "a device without float32": (
+        lambda h: [*features_of(h), "--device", "meta"], "products are made on cpu or cuda",
+    ),
     "no such protocol": (
         lambda h: [*features_of(h), "-p", "market"], "no protocol 'market'; there are market1501,"
     ),

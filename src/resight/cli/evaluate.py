@@ -101,6 +101,7 @@ def evaluate(
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.evaluate import run
+    from resight.evaluate.ranking.units import check_device
     from resight.evaluate.records.job import Job
     from resight.evaluate.records.record import SCORES
     from resight.evaluate.share import join_processes, leave_processes
@@ -116,6 +117,7 @@ def evaluate(
         raise UserError(
             "give one of MODEL (a run, an embedder, a backbone), --features, --similarity or --from"
         )
+    check_device(device)
     if truth is not None and similarity is None:
         raise UserError("--truth goes with --similarity")
     if out is not None:

@@ -18,7 +18,7 @@ from resight.evaluate.overall import numbers_over_all
 from resight.evaluate.per_query import frame_of, with_rows
 from resight.evaluate.protocols import Level, Protocol
 from resight.evaluate.ranking.sources import Picked, not_finite
-from resight.evaluate.ranking.units import Rows
+from resight.evaluate.ranking.units import Rows, check_device
 from resight.evaluate.ranks import BLOCK_BYTES, Ranks, Tick, matrix_ranks, rank_blocks
 from resight.evaluate.rules.averaging import average, large_enough
 from resight.evaluate.rules.legacy import legacy_gallery, legacy_ranks
@@ -130,6 +130,11 @@ class Scores:
             return self.per_query["row"].to_numpy()
         return None
 
+    def _unit(self, groups: Ints | None) -> str:
+        if groups is None:
+            return "queries"
+        return "images" if (groups == self.per_query["row"].to_numpy()).all() else "objects"
+
     def summary(self) -> dict[str, Any]:
         """The numbers and what they mean: flat, ready for JSON, fractions from 0 to 1."""
         protocol = self.protocol
@@ -143,7 +148,7 @@ class Scores:
             **{name: metrics.mean(values) for name, values in self._per_metric.items()},
             **self.more,
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
-            "intervals_over": "queries" if groups is None else "objects",
+            "intervals_over": self._unit(groups),
             "queries": self.per_query.height,
             "queries_without_match": sum(one.without_match for one in found),
             "queries_of_unknown_object": sum(one.unknown for one in found),
@@ -214,6 +219,7 @@ def evaluate(
     Raises UserError when the number of features isn't that of the images, when a used row holds
     NaN or infinity, and when no query has a match.
     """
+    check_device(device)
     table, usable = _fitting(len(features), imageset, valid, "features")
     if protocol is None:
         protocol = chosen_for(table, level, cross_camera, usable)

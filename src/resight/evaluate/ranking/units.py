@@ -21,6 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.errors import UserError
+
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
 SLICE = 2048  # dimensions summed in one float32 product, see `product`
 _CHUNK = 512  # rows converted at once
@@ -88,6 +90,8 @@ def multiply_on(device: str) -> Multiply:
         return _multiply_here
     import torch
 
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # each process its own
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     torch.backends.cuda.matmul.allow_tf32 = False
     kept: dict[str, Any] = {}
 
@@ -107,6 +111,22 @@ def _multiply_here(
     left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
     np.matmul(left, right.T, out=out)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError when products can't be made on this device."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        kind = torch.device(device).type
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).strip().splitlines() or [""])[0].split(". ")[0][:120]
+        raise UserError(f"--device {device}: can't be used ({first}); cpu always can") from None
+    if kind not in ("cpu", "cuda"):  # others have no full float32 to rely on
+        raise UserError(f"--device {device}: products are made on cpu or cuda")
 
 
 def product(
