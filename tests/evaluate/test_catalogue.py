@@ -133,6 +133,7 @@ def everything() -> ImageSet:
             "template": [f"t{i % 97}" for i in range(n)],
             "usage": [("public", "private", "ignored")[i % 5 % 3] for i in range(n)],
             **{name: list(rng.random(n) < 0.6) for name in ("small", "medium", "large")},
+            "gallery_of_val": [i >= 190 for i in range(n)],
         }
     ).with_columns(
         pl.Series(name, values, dtype=pl.List(pl.String)) for name, values in truth.items()

@@ -436,3 +436,29 @@ def test_queries_without_a_match_stay_in_an_open_set(seed, level, rule):
         right_so_far += answer[1]
         total += answer[1] * right_so_far / place
     assert summary["GAP"] == pytest.approx(total / mated.sum(), abs=1e-12)
+
+
+def test_rows_that_are_searched_besides():
+    """Train row 3 joins the gallery by its mark, and stands before the test's own match.
+
+    A row that isn't usable doesn't, and marked rows never query.
+    """
+    frame = pl.DataFrame(
+        {
+            "path": [f"{i}.jpg" for i in range(5)],
+            "object": ["a", "a", "b", "c", "d"],
+            "split": ["test", "test", "test", "train", "val"],
+            "role": ["query", "gallery", "gallery", None, None],
+            "more": ["no", "no", "no", "yes", "yes"],
+        }
+    )
+    turns = np.radians([0, 30, 60, 10, 20])
+    features = np.stack((np.cos(turns), np.sin(turns)), axis=1)
+    images = ImageSet(normalise(frame), Path("."))
+    protocol = Protocol("query-gallery", split="test", gallery="more=yes")
+    for valid, rank in ((np.ones(5, bool), 3), (np.arange(5) != 3, 2)):
+        scores = evaluate(features, images, protocol=protocol, valid=valid)
+        assert scores.per_query["first_rank"].to_list() == [rank]
+        assert scores.gallery == rank + 1
+    plain = evaluate(features, images, protocol=Protocol("query-gallery", split="test"))
+    assert plain.per_query["first_rank"].to_list() == [1] and plain.gallery == 2

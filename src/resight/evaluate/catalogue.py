@@ -77,6 +77,11 @@ def _entries() -> Iterable[Entry]:
         _REID, "dukemtmc", "as Market-1501 (Zheng et al., ICCV 2017)", legacy=True
     )
     yield from _with_centroids(_SHOP, "deepfashion", "test users' photos in test shops' photos")
+    for base in _with_centroids(_SHOP, "deepfashion", "with the validation shops' photos too"):
+        name = base.protocol.name.replace("deepfashion", "deepfashion-val-gallery")
+        wider = replace(base.protocol, gallery="gallery_of_val", name=name)
+        about = "the same, and the validation shops' photos in the gallery (CTL's code)"
+        yield Entry(wider, "deepfashion", about, default=False)
     yield from _with_centroids(_SHOP, "street2shop", "all categories in one gallery (CTL's code)")
     yield Entry(
         replace(_SHOP, within="category", name="street2shop-per-category"), "street2shop",

@@ -42,7 +42,8 @@ class Protocol:
     mode: "query-gallery" (by the images' roles) or "leave-one-out" (every image queries all
     others). level: the gallery is one vector an image, or one centroid an object. split: the rows
     that take part, None for all. rows, queries: of these rows, or of the queries alone, only those
-    where a column is true ("small") or has a value ("usage=public"). within: a column; a query
+    where a column is true ("small") or has a value ("usage=public"). gallery: rows that are
+    searched besides, of any split or role, in the same form. within: a column; a query
     searches only the gallery rows of its own value. min_images: objects with fewer rows are left
     out. gallery_images: so many random rows of each object are the gallery (of those of role
     gallery; with leave-one-out the rest of the rows query), drawn `repeats` times from `seed`.
@@ -71,6 +72,7 @@ class Protocol:
     split: str | None = None
     rows: str | None = None
     queries: str | None = None
+    gallery: str | None = None
     within: str | None = None
     min_images: int = 1
     gallery_images: int | None = None
@@ -149,6 +151,7 @@ class Protocol:
         words += ["cross-camera"] * self.cross_camera
         words += [f"{self.rows} rows"] * bool(self.rows)
         words += [f"{self.queries} queries"] * bool(self.queries)
+        words += [f"gallery with {self.gallery}"] * bool(self.gallery)
         words += [f"within {self.within}"] * bool(self.within)
         words += [f"positives {'+'.join(self.positives)}"] * bool(self.positives)
         words += [f"junk {'+'.join(self.junk)}"] * bool(self.junk)

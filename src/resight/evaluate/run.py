@@ -194,7 +194,8 @@ def carry_out(
         if protocols is None:
             images = as_trained(embedder, images, tell)
         with bar("embedding", "images") as advance:
-            measured = embed(embedder, images, job, boxes=boxes, progress=advance)
+            besides = frozenset(one.gallery for one in found or [] if one.gallery)
+            measured = embed(embedder, images, job, boxes=boxes, besides=besides, progress=advance)
         skipped = measured.origin["skipped"]
         for bad in skipped[:10]:
             tell(f"skipped {bad['path']}: {bad['reason']}")

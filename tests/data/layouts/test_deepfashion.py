@@ -152,3 +152,16 @@ def test_deepfashion_by_hand(fashion):
     assert summary["mAP"] == pytest.approx(2 / 3)
     assert summary["R@1"] == pytest.approx(1 / 2)
     assert (summary["queries"], summary["gallery"]) == (2, 3)
+
+
+def test_deepfashion_with_the_validation_shops_by_hand(fashion):
+    """As above, and what is sold at 0 of the validation half is searched too.
+
+    3 finds 0, 10, 20 (+): AP 1/3. 5 finds 100 (+), 20, 10 (+), 0: AP (1 + 2/3) / 2 as before.
+    """
+    save(fashion / "Img" / SUIT / "id_00000003" / "shop_01.jpg")
+    images, features = load_images(fashion), angles(0, 0, 0, 0, 0, 20, 90, 10, 100)
+    summary = evaluate(features, images, protocol=protocol("deepfashion-val-gallery")).summary()
+    of_val = int(images.table["gallery_of_val"].sum())
+    assert of_val == 1 and summary["gallery"] == 3 + of_val
+    assert summary["mAP"] == pytest.approx((1 / 3 + (1 + 2 / 3) / 2) / 2)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet, normalise
 from resight.data.splits import hold_out_test
 from resight.errors import UserError
-from resight.evaluate.protocols import Protocol
+from resight.evaluate.protocols import Protocol, condition
 from resight.evaluate.ranking.units import Rows
 
 if TYPE_CHECKING:
@@ -127,16 +127,18 @@ def embed(
     job: Job,
     *,
     boxes: bool = True,
+    besides: frozenset[str] = frozenset(),
     progress: Progress,
 ) -> Measured:
-    """Embed the rows that take part: the test rows where there are any."""
+    """Embed the rows that take part: the test rows where there are any, and those of conditions."""
     import torch
 
     from resight.features.compute import EmbedOptions, find_batch_size
     from resight.features.write import embed_images
 
     if (images.table["split"] == "test").any():
-        images = images.where(pl.col("split") == "test")
+        parts = [pl.col("split") == "test", *(condition(c, images.table) for c in besides)]
+        images = images.where(pl.any_horizontal(parts).fill_null(False))
     if not boxes and images.has("box"):
         images = replace(images, table=images.table.with_columns(box=pl.lit(None)))
         images = replace(images, table=normalise(images.table))

@@ -49,6 +49,7 @@ def _who(protocol: Protocol) -> str:
         return f"Of {rows}, every image searches all others."
     who = f"Of {rows}, those of role query search those of role gallery; role both, or none, does"
     who += " both."
+    who += f" Rows where {protocol.gallery} are searched too." if protocol.gallery else ""
     return who + (f" Only queries where {protocol.queries}." if protocol.queries else "")
 
 

@@ -63,6 +63,9 @@ def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None
         role = table["role"].fill_null("both")
         asks = chosen & (role != "gallery").to_numpy()
         seeks = chosen & (role != "query").to_numpy()
+    if protocol.gallery is not None:
+        besides = table.select(condition(protocol.gallery, table)).to_series().to_numpy()
+        seeks = seeks | (besides & (True if usable is None else usable))
     if protocol.queries is not None:
         asks = asks & table.select(condition(protocol.queries, table)).to_series().to_numpy()
     objects, cameras = codes(table["object"]), codes(table["camera"])
