@@ -127,6 +127,12 @@ def test_a_benchmark_by_its_protocols_as_far_as_its_lists_go(tmp_path: Path, eva
     assert status == 2 and "nothing to evaluate" in err
 
 
+def test_memory_changes_no_digit(here: Path, evaluate: Say) -> None:
+    words = ["--features", here / "features.npy", "--data", here / "set.csv"]
+    assert evaluate(*words)[1] == evaluate(*words, "--memory", 16)[1]
+    assert evaluate(*words, "--memory", 1)[0] == 2
+
+
 def test_columns_of_the_queries(here: Path, evaluate: Say) -> None:
     out = here / "out"
     evaluate(*features_of(here), "-p", "cross-camera", "--out", out)

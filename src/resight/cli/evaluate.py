@@ -70,6 +70,9 @@ def evaluate(
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
+    memory: Annotated[
+        int, typer.Option(min=16, help="MB that ranking may take beyond the features.")
+    ] = 512,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -152,7 +155,7 @@ def evaluate(
     wish = None if level in (None, "both") else level
     found = run.carry_out(
         job, images, tuple(protocol or ()), wish, cross_camera,  # type: ignore[arg-type]
-        device=device, share=share, bar=_bar, tell=note,
+        device=device, block_bytes=memory * 2**20, share=share, bar=_bar, tell=note,
     )  # fmt: skip
     if share is None or share.index == 0:
         page = None

@@ -19,6 +19,7 @@ from resight.errors import UserError
 from resight.evaluate.catalogue import of_layout
 from resight.evaluate.catalogue import protocol as named
 from resight.evaluate.protocols import Level, Protocol, at_level
+from resight.evaluate.ranks import BLOCK_BYTES
 from resight.evaluate.records.given import read_similarity
 from resight.evaluate.records.job import Job, Measured, as_trained, embed, open_model, read_features
 from resight.evaluate.records.record import IMAGES, SCORES, Record
@@ -132,6 +133,7 @@ def score(
     device: str = "cpu",
     share: Share | None = None,
     bar: Bar | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> list[Scores]:
     """Scores by each of the protocols; bar: gives a progress bar."""
     usable = None if measured.valid.all() else measured.valid
@@ -146,6 +148,7 @@ def score(
                 device=device,
                 share=share,
                 progress=advance,
+                block_bytes=block_bytes,
             )
         found.append(scores)
     return found
@@ -174,6 +177,7 @@ def carry_out(
     *,
     protocols: list[Protocol] | None = None,
     device: str = "cpu",
+    block_bytes: int = BLOCK_BYTES,
     share: Share | None = None,
     bar: Bar,
     tell: Callable[[str], None],
@@ -207,7 +211,7 @@ def carry_out(
         if found:
             found = that_apply(measured.images, found, bool(names or protocols), tell)
     found = found or chosen(measured, level, cross_camera)
-    scores = score(measured, found, device, share, bar)
+    scores = score(measured, found, device, share, bar, block_bytes)
     return Outcome(scores, measured.images, measured.job, measured.origin)
 
 
