@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,10 @@ import polars as pl
 import pytest
 
 from evaluations import PROTOCOL, evaluation, photos, ranks
+from pages import Page
 from resight.errors import UserError
-from resight.evaluate.records.compare import compare, in_words, points, query_groups, span
+from resight.evaluate.per_query import query_groups
+from resight.evaluate.records.compare import compare, in_words, points, span
 from resight.evaluate.records.record import load_record
 from resight.evaluate.report.compare_page import write_compare_page
 from resight.evaluate.report.runs_page import write_runs_page
@@ -208,20 +209,6 @@ def test_numbers_in_words():
         "p < .001", "p = .012", "p = .50", "p = 1",
     ]  # fmt: skip
     assert in_words(0.00001, "") == "< .001" and in_words(0.25, "") == ".25"
-
-
-class Page(HTMLParser):
-    """Tags, and the addresses that the page refers to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.addresses += [v for k, v in attributes if k in ("src", "href", "xlink:href") and v]
 
 
 def stands_alone(text: str) -> Page:

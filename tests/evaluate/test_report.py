@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pages import Page
 from resight.data.imageset import ImageSet, normalise
 from resight.evaluate.report import write_report
 from resight.evaluate.report.hits import first_hits, first_right
@@ -37,20 +37,6 @@ def make(count: int = 40, **columns) -> tuple[np.ndarray, ImageSet]:
 
 def thumbnail(row: int) -> Image.Image | None:
     return Image.new("RGB", (300, 200), (row, 0, 0)) if row % 5 else None
-
-
-class Page(HTMLParser):
-    """Tags, and the addresses that the page refers to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.addresses += [v for k, v in attributes if k in ("src", "href", "xlink:href") and v]
 
 
 def test_the_page_stands_alone_and_escapes_names(tmp_path):

@@ -84,3 +84,18 @@ def with_rows(
         *(frame[name] for name in frame.columns if name not in ("right", "wrong", "view_row")),
         *pictured,
     )
+
+
+def query_groups(table: pl.DataFrame) -> Ints | None:
+    """The object of each query as a number; a query of unknown object stands for itself.
+
+    Where no object is known: None, or the image of each query if images query repeatedly.
+    """
+    objects = table["object"]
+    if objects.null_count() == table.height:
+        return table["row"].to_numpy() if table["row"].is_duplicated().any() else None
+    _, codes = np.unique(objects.fill_null("").to_numpy(), return_inverse=True)
+    codes = codes.astype(np.int64)
+    unknown = objects.is_null().to_numpy()
+    codes[unknown] = -1 - np.arange(unknown.sum())
+    return codes

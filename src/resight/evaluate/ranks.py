@@ -159,7 +159,8 @@ def rank_blocks(
     columns = UnitRows(gallery, block_bytes // 2 // row_bytes)
     multiply, error = multiply_on(device), product_error(dimensions)
     tile = _tile(block_bytes // 8, dimensions)
-    for start, stop in _query_blocks(truth.counts(), block_bytes, row_bytes):
+    counts = truth.counts()
+    for start, stop in _query_blocks(counts, block_bytes, row_bytes):
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, len(gallery))
         left = unit_rows(np.asarray(queries[start:stop]))
@@ -168,7 +169,7 @@ def rank_blocks(
             for first, right in columns.blocks():
                 _exact(left, right, first, positives.indptr, positives.indices, exact)
         else:
-            first = int(truth.counts()[:start].sum())
+            first = int(counts[:start].sum())
             own = unit_rows(np.asarray(positive_rows[first : first + len(exact)]))
             _exact(left, own, 0, positives.indptr, np.arange(len(exact)), exact)
         counter = _Counter(positives, junk, exact, np.dtype(np.float32), error, ties)

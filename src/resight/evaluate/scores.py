@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 from resight.evaluate import metrics
 from resight.evaluate.overall import numbers_over_all
-from resight.evaluate.per_query import frame_of, with_rows
+from resight.evaluate.per_query import frame_of, query_groups, with_rows
 from resight.evaluate.protocols import Level, Protocol
 from resight.evaluate.ranking.sources import Picked, not_finite
 from resight.evaluate.ranking.units import Rows, check_device
@@ -24,7 +24,7 @@ from resight.evaluate.rules.averaging import average, large_enough
 from resight.evaluate.rules.legacy import legacy_gallery, legacy_ranks
 from resight.evaluate.rules.objects import object_gallery, object_ranks
 from resight.evaluate.rules.parts import Part, parts_of
-from resight.evaluate.rules.truth import Matches, chosen_for, codes, taking_part
+from resight.evaluate.rules.truth import Matches, chosen_for, taking_part
 from resight.evaluate.share import Share
 from resight.evaluate.uncertainty import bootstrap
 from resight.files import atomic_path, write_json
@@ -122,13 +122,10 @@ class Scores:
         }
 
     def _groups(self) -> Ints | None:
-        objects = codes(self.per_query["object"])
-        if len(np.unique(objects[objects >= 0])) < (objects >= 0).sum():
-            alone = -1 - np.arange(len(objects))  # of no object: each for itself
-            return np.where(objects >= 0, objects, alone)
-        if self.protocol.repeats > 1:  # one image in several draws
-            return self.per_query["row"].to_numpy()
-        return None
+        """The groups that the bootstrap draws, where one has several queries."""
+        groups = query_groups(self.per_query)
+        alone = groups is None or len(np.unique(groups)) == len(groups)
+        return None if alone else groups
 
     def _unit(self, groups: Ints | None) -> str:
         if groups is None:

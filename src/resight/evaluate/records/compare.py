@@ -12,9 +12,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.evaluate.per_query import query_groups
 from resight.evaluate.records.pairing import same_queries
 from resight.evaluate.records.record import Record, by_query, metrics, primary
-from resight.evaluate.uncertainty import Floats, Ints, Paired, bootstrap, paired
+from resight.evaluate.uncertainty import Floats, Paired, bootstrap, paired
 
 SIGNIFICANT = 0.05
 _MANY = 10_000  # queries: a query is then less than a hundredth of a point
@@ -229,21 +230,6 @@ def _compare_one(records: Sequence[Record], names: Sequence[str], protocol: str)
         left_out=tuple(left_out),
         notes=tuple(_notes(records, names, protocol, left_out, shown, means)),
     )
-
-
-def query_groups(table: pl.DataFrame) -> Ints | None:
-    """The object of each query as a number; a query of unknown object stands for itself.
-
-    Where no object is known: None, or the image of each query if images query repeatedly.
-    """
-    objects = table["object"]
-    if objects.null_count() == table.height:
-        return table["row"].to_numpy() if table["row"].is_duplicated().any() else None
-    _, codes = np.unique(objects.fill_null("").to_numpy(), return_inverse=True)
-    codes = codes.astype(np.int64)
-    unknown = objects.is_null().to_numpy()
-    codes[unknown] = -1 - np.arange(unknown.sum())
-    return codes
 
 
 def _differing(records: Sequence[Record], names: Sequence[str], protocol: str) -> str:
