@@ -19,7 +19,7 @@ from resight.data.decode import BadImage
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.models.embedder import Embedder, EmbedderConfig
-from resight.models.open import open_embedder
+from resight.models.open import open_embedder, preprocess_for
 
 
 @pytest.fixture
@@ -77,6 +77,25 @@ def test_embed_is_the_network_on_the_preprocessed_photo(embedder):
     np.testing.assert_allclose(raw, expected, rtol=1e-4, atol=1e-4)
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(embedder.embed(photos), unit, rtol=1e-4, atol=1e-4)
+
+
+def test_features_and_neck_are_the_two_halves_of_forward(embedder):
+    model = copy.deepcopy(embedder)
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        f, e = model(x)
+        assert torch.equal(model.features(x), f) and torch.equal(model.neck(f), e)
+    assert not torch.allclose(f, e)
+    model.neck.register_forward_hook(lambda *_: pytest.fail("the features went through the neck"))
+    model.train().features(x)
+
+
+def test_preprocess_for_takes_the_weights_mean_and_the_resize_asked_for():
+    plain = preprocess_for("vit_tiny_patch16_224", (64, 32))
+    assert plain.resize == "stretch" and plain.size == (64, 32) and plain.mean == (0.5, 0.5, 0.5)
+    cropped = preprocess_for("vit_tiny_patch16_224", (64, 32), resize="crop")
+    assert cropped == plain.model_copy(update={"resize": "crop"})
+    assert preprocess_for("resnet50_ibn_a", (64, 32), "crop").resize == "crop"
 
 
 def test_an_unreadable_photo_is_named(embedder, tmp_path):

@@ -89,8 +89,13 @@ class Embedder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) -> f (B, D), embedding (B, D)."""
-        f = self.projection(self._pooled(images))
+        f = self.features(images)
         return f, self.neck(f)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> f (B, D), the feature before the neck."""
+        f: torch.Tensor = self.projection(self._pooled(images))
+        return f
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> the backbone's pooled feature (B, C)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
@@ -78,9 +79,13 @@ def bare_config(backbone: str, size: tuple[int, int], pooling: str = "auto") -> 
     )
 
 
-def preprocess_for(backbone: str, size: tuple[int, int]) -> Preprocess:
-    """Stretching to `size`, with the mean and deviation that the backbone's weights expect."""
+def preprocess_for(
+    backbone: str,
+    size: tuple[int, int],
+    resize: Literal["stretch", "crop", "fit"] = "stretch",
+) -> Preprocess:
+    """The test transform to `size`, with the mean and deviation the backbone's weights expect."""
     mean, std = published(backbone, "mean"), published(backbone, "std")
     if not (mean and std):
-        return Preprocess(size=size)
-    return Preprocess(size=size, mean=tuple(mean), std=tuple(std))
+        return Preprocess(size=size, resize=resize)
+    return Preprocess(size=size, resize=resize, mean=tuple(mean), std=tuple(std))
