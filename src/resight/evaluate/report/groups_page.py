@@ -182,7 +182,7 @@ def _difference(table: GroupTable, k: int, m: int) -> dict[str, str]:
         "points": points(one.mean[m], table.digits),
         "interval": _span(one.interval[m], table.digits),
         "p": in_words(one.p[m]),
-        "holm": in_words(corrected, "Holm") if len(table.methods) > 2 else "",
+        "holm": in_words(corrected, "Holm p") if len(table.methods) > 2 else "",
         "kind": kind,
     }
 
