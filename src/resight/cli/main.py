@@ -18,6 +18,7 @@ from resight.cli import (
     protocols,
     report,
     search,
+    sweep,
     train,
 )
 from resight.errors import UserError, explain_os_error
@@ -55,6 +56,7 @@ def _root(
 app.add_typer(data.app, name="data")
 app.command("demo-data")(data.demo_data)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("embed")(embed.embed)
 app.command("index")(index.index)
 app.command("search")(search.search)

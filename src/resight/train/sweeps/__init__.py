@@ -1,0 +1,1 @@
+"""Many runs of one recipe: what is varied, carrying it out, and what came of it."""
