@@ -1,26 +1,29 @@
-"""Backbones by name: anything of timm, and ResNet-50-IBN-A."""
+"""Backbones by name: anything of timm, ResNet-50-IBN-A, and ArcFace's ResNets."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from resight.errors import UserError
 from resight.models.ibn import to_ibn_a
+from resight.models.iresnet import DEPTHS, SIZE, IResNet
 
 IBN_A = "resnet50_ibn_a"
+OURS = (IBN_A, *DEPTHS)  # not of timm
+_FACES = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, *SIZE), "fixed_input_size": True}
 
 
 def check_backbone(name: str) -> None:
     """Raises UserError, with the nearest names, when there is no such backbone."""
     import timm
 
-    if name == IBN_A or timm.is_model(name.split(".")[0]):
+    if name in OURS or timm.is_model(name.split(".")[0]):
         return
-    near = difflib.get_close_matches(name, [*timm.list_models(), IBN_A], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*timm.list_models(), *OURS], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"--backbone {name}: no such backbone in timm{hint}")
 
@@ -33,16 +36,47 @@ def published(name: str, key: str) -> Any:
     import timm
 
     check_backbone(name)
+    if name in DEPTHS:
+        return _FACES.get(key)
     try:
         return timm.get_pretrained_cfg_value(name, key)
     except RuntimeError:  # no published weights, or not under this name
         return None
 
 
+def build_backbone(name: str, size: tuple[int, int] | None = None) -> nn.Module:
+    """A model with random weights, without classifier, in timm's interface.
+
+    `size` (height, width) matters where the grid is fixed: None is the architecture's own. Vision
+    transformers that can do so then take other sizes as well, their positions interpolated.
+
+    Raises UserError when there is no such backbone.
+    """
+    import timm
+
+    check_backbone(name)
+    if name in DEPTHS:
+        return IResNet(DEPTHS[name], size or SIZE)
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+    if name == IBN_A:
+        return to_ibn_a(timm.create_model("resnet50", **options))
+    # Plain names stay as they are; "resnet50.a1_in1k" names weights too, which come separately.
+    architecture = name.split(".")[0]
+    if size is not None and published(name, "fixed_input_size"):
+        options["img_size"] = size
+        try:
+            return cast(
+                nn.Module, timm.create_model(architecture, dynamic_img_size=True, **options)
+            )
+        except TypeError:  # no such option here
+            pass
+    return cast(nn.Module, timm.create_model(architecture, **options))
+
+
 def create_backbone(
     name: str, size: tuple[int, int], last_stride: Literal[1, 2]
 ) -> tuple[nn.Module, Literal[1, 2]]:
-    """A timm model with random weights, without classifier, and the last stride it got.
+    """A model with random weights, without classifier, and the last stride it got.
 
     `size` (height, width) matters to transformers with a fixed grid. `last_stride` 1 takes the
     stride out of the last stage, where the architecture allows it: a map twice as large (Luo et
@@ -50,23 +84,12 @@ def create_backbone(
 
     Raises UserError: no such backbone, or one that does not take images of this size.
     """
-    import timm
-
-    check_backbone(name)
-    options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
-    # Plain names stay as they are; "resnet50.a1_in1k" names weights too, which come separately.
-    architecture = name.split(".")[0]
-    fixed = bool(published(name, "fixed_input_size"))
     try:
-        if name == IBN_A:
-            model = to_ibn_a(timm.create_model("resnet50", **options))
-        elif fixed:
-            model = timm.create_model(architecture, img_size=size, **options)
-        else:
-            model = timm.create_model(architecture, **options)
+        model = build_backbone(name, size)
+        fixed = bool(published(name, "fixed_input_size"))
         # Small images hide a stride: the map is a single cell with it and without.
         probe = size if fixed else (max(size[0], 64), max(size[1], 64))
-        if last_stride == 1 and not _remove_last_stride(model, probe):
+        if last_stride == 1 and (name in DEPTHS or not _remove_last_stride(model, probe)):
             last_stride = 2
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, *size))
@@ -75,7 +98,6 @@ def create_backbone(
         raise UserError(
             f"backbone {name} can't take images of {size[0]} x {size[1]}: {reason}"
         ) from None
-    assert isinstance(model, nn.Module)
     return model, last_stride
 
 

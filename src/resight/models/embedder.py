@@ -23,6 +23,8 @@ from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
 from resight.models.heads import BNNeck
+from resight.models.iresnet import IResNet
+from resight.models.lora import plain_state
 from resight.models.pooling import AveragePool, GeM
 from resight.settings import build
 
@@ -59,7 +61,8 @@ class Embedder(nn.Module):
         mapped = has_map(self.backbone, size)
         pooling = config.pooling
         if pooling == "auto":
-            pooling = "average" if mapped else "model"
+            own_head = not mapped or isinstance(self.backbone, IResNet)
+            pooling = "model" if own_head else "average"
         elif pooling != "model" and not mapped:
             raise UserError(f"backbone {config.backbone} gives no map to pool; use pooling 'model'")
         self.config = config.model_copy(update={"pooling": pooling, "last_stride": stride})
@@ -74,6 +77,7 @@ class Embedder(nn.Module):
         self.projection = nn.Linear(features, self.dim) if config.projection else nn.Identity()
         self.neck = BNNeck(self.dim) if config.bn_neck else nn.Identity()
         self.info: dict[str, Any] = {}
+        self.fixed: set[str] = set()  # names of parts that stay in eval mode (see tuning.py)
         if mapped:  # convolutions run up to twice as fast with the channels last
             self.to(memory_format=torch.channels_last)
 
@@ -86,6 +90,13 @@ class Embedder(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def train(self, mode: bool = True) -> Embedder:
+        """As in torch, but for the parts named in `fixed`."""
+        super().train(mode)
+        for name in self.fixed:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) -> f (B, D), embedding (B, D)."""
@@ -172,7 +183,7 @@ class Embedder(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the configuration and all weights."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
-        for key, value in self.state_dict().items():
+        for key, value in plain_state(self).items():
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -182,7 +193,7 @@ class Embedder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         info = self.info if info is None else info
-        state = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
+        state = {key: value.contiguous().cpu() for key, value in plain_state(self).items()}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(state, temporary)
         content = {"format": 1, "config": self.config.model_dump(mode="json"), "info": info}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from resight.errors import UserError
-from resight.models.backbones import IBN_A
+from resight.models.backbones import OURS
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema")
 _PREFIXES = ("module.", "backbone.", "base.", "encoder.", "model.")
@@ -148,9 +148,9 @@ def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
     """
     import timm
 
-    if name == IBN_A:
+    if name in OURS:
         raise UserError(
-            f"--weights {source}: timm has none for {IBN_A}; give a file (--weights FILE)"
+            f"--weights {source}: timm has none for {name}; give a file (--weights FILE)"
         )
     if source.startswith("hf-hub:"):
         hub = source
