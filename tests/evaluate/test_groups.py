@@ -139,15 +139,16 @@ def test_the_primary_metric_comes_first_and_numbers_over_all_have_no_interval(tm
     for seed in range(4):
         folder = evaluation(tmp_path / str(seed), images, ranks(seed, 120))
         content = json.loads((folder / "scores.json").read_text())
-        content["scores"][0] |= {"primary": "R@5", "µAP": 0.2 + 0.1 * seed}
+        content["scores"][0] |= {"primary": "R@10", "µAP": 0.2 + 0.1 * seed}
         (folder / "scores.json").write_text(json.dumps(content))
         made.append(load_record(folder))
     (one,) = compare_groups({"a": made[:2], "b": made[2:]})
-    assert one.metrics == ("R@5", "mAP", "R@1", "R@10", "mINP", "µAP")
+    assert one.metrics == ("R@10", "mAP", "R@1", "R@5", "mINP", "µAP")
     np.testing.assert_allclose(one.mean[:, 5], [0.25, 0.45])
     np.testing.assert_allclose(one.sd[:, 5], [np.sqrt(0.005), np.sqrt(0.005)])
     assert np.isnan(one.intervals[:, 5]).all() and np.isnan(one.differences[1].p[5])
     text = write_groups_page(tmp_path / "page.html", {"a": made[:2], "b": made[2:]}).read_text()
+    assert Page(text).tags.count("svg") == 3  # R@10, mAP and R@1
     assert "25.0 ± 7.1" in text and "nan" not in text.lower().replace("nance", "")
 
 
