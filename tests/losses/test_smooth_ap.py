@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.oracles import smooth_ap as oracle
 
 from resight.losses import smooth_ap as module
+from resight.losses import smooth_ap_rows
 from resight.losses.smooth_ap import SmoothAPLoss, smooth_ap
 
 FORMS = ["paper", "released", "references"]
@@ -111,7 +113,7 @@ def test_tiles_change_nothing(form, tile, work, monkeypatch):
     batch = example(form)
     expected = value_and_grads(loss_of(form), batch)
     monkeypatch.setattr(module, "_tile_rows", lambda *_: tile)
-    monkeypatch.setattr(module, "_chunk", lambda *_: work)
+    monkeypatch.setattr(smooth_ap_rows, "_work", lambda *_: work)
     for one, other in zip(value_and_grads(loss_of(form), batch), expected, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -246,6 +248,52 @@ def test_refusals():
         SmoothAPLoss()(f, labels, f)
 
 
+KERNEL = """
+import torch
+from resight.losses import smooth_ap as module, smooth_ap_rows, smooth_ap_triton
+from resight.losses.smooth_ap import SmoothAPLoss
+def run(f, labels, ref, ref_labels, include):
+    given = [x.clone().requires_grad_() for x in (f, ref) if x is not None]
+    loss = SmoothAPLoss(0.1, include)
+    value = loss(given[0], labels, *given[1:], *[ref_labels][: len(given) - 1])
+    alone = loss(f, labels, ref, ref_labels)
+    return [value.detach(), alone, *torch.autograd.grad(value, given)]
+torch.manual_seed(0)
+device = torch.device("{device}")
+# 17 positives: more than the kernel takes at a time
+labels = torch.tensor([0] * 18 + [1] * 3 + [2])
+for dtype, near in [(torch.float64, 1e-10), (torch.float32, 1e-4)]:
+    f, ref = (torch.randn(22, 6, dtype=dtype, device=device) for _ in "12")
+    y, other = (labels[torch.randperm(22)].to(device) for _ in "12")
+    for given in [(f, y, None, None, False), (f, y, None, None, True), (f, y, ref, other, False)]:
+        found = []
+        for fill in (smooth_ap_rows.rows, smooth_ap_triton.rows):
+            module._filler = lambda device: fill
+            found.append(run(*given))
+        for one, two in zip(*found, strict=True):
+            torch.testing.assert_close(one, two, rtol=near, atol=near)
+        if dtype == torch.float32 and device.type == "cpu":
+            break
+assert smooth_ap_triton.works(device)
+print("same")
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_kernel_does_the_same(device):
+    """On a CPU with Triton's interpreter."""
+    pytest.importorskip("triton")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL.format(device=device)],
+        env=os.environ | ({"TRITON_INTERPRET": "1"} if device == "cpu" else {}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "same\n", done.stderr
+
+
 MEMORY = """
 import resource, torch
 from resight.losses.smooth_ap import SmoothAPLoss
@@ -263,7 +311,7 @@ print((peak() - before) // 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 @pytest.mark.parametrize("images", [4, 32])
 def test_memory(images):
-    """4,096 images: 64 MiB for a matrix of similarities, 192 MiB or 2 GiB with one for each positive."""
+    """4,096 images: a matrix of similarities is 64 MiB, one for each positive 192 MiB or 2 GiB."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(images=images)], capture_output=True, text=True
     )

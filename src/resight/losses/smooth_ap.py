@@ -13,17 +13,22 @@ b_i = −1/T_i (the factor 1/|P| left out) the slope of 1 − AP_q is, for σ' a
 
 So queries are walked in tiles of rows: memory is the embeddings, their gradient and one tile.
 Negatives are never told apart: one sweep takes every column, the few positive ones are set right
-afterwards. Rows are sorted by class, so that positives lie side by side.
+afterwards. Rows are sorted by class, so that positives lie side by side. smooth_ap_rows and
+smooth_ap_triton do the element-wise part, the one in plain torch, the other on a GPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+from resight.losses import smooth_ap_rows
 
 SHORTEST = 1e-12  # a shorter embedding has no direction: it counts as zero and gets no gradient
 
@@ -131,6 +136,7 @@ class _Plan:
     columns (R,): rows of what they are compared with, so that a class stands side by side.
     start (Q,), size (Q,): the columns of a query's class are start .. start + size - 1.
     itself (Q,): the column that a query is not compared with, itself; None: with all of them.
+    positives (Q,): how many positives a query has, rising.
     runs: how many queries in turn have how many positives, [(queries, positives)].
     """
 
@@ -138,6 +144,7 @@ class _Plan:
     columns: torch.Tensor
     start: torch.Tensor
     itself: torch.Tensor | None
+    positives: torch.Tensor
     runs: list[tuple[int, int]]
 
 
@@ -169,7 +176,7 @@ def _plan(labels: torch.Tensor, ref_labels: torch.Tensor | None, include_query: 
     positives = counts[member[queries]] - int(itself is not None)
     sizes, times = torch.unique_consecutive(positives, return_counts=True)
     runs = list(zip(times.tolist(), sizes.tolist(), strict=True))
-    return _Plan(queries, columns, first[member[queries]], itself, runs)
+    return _Plan(queries, columns, first[member[queries]], itself, positives, runs)
 
 
 def _sweep(
@@ -192,6 +199,7 @@ def _sweep(
         dx = None
         if dy is not None:
             dx = dy[len(y) - len(x) :] if references is None else torch.zeros_like(x)
+        fill = _filler(x.device)
         rows = min(len(x), _tile_rows(x, len(y)))
         block, slope = x.new_empty(rows, len(y)), x.new_empty(rows if grads else 0, len(y))
         for begin in range(0, len(x), rows):
@@ -199,9 +207,14 @@ def _sweep(
             query = x[part] / temperature
             s = torch.mm(query, y.T, out=block[: len(query)])
             h = slope[: len(query)] if grads else None
-            _rows(s, h, plan, begin, ap[part])
+            itself = None if plan.itself is None else plan.itself[part]
+            runs = _within(plan.runs, part.start, part.stop)
+            fill(s, h, plan.start[part], plan.positives[part], itself, runs, ap[part])
             if h is not None and dx is not None and dy is not None:
                 h /= len(x)
+                if references is None and len(query) == len(y):  # one tile: one product for both
+                    torch.mm(h + h.T, query, out=dy)
+                    continue
                 dx[part].addmm_(h, y, alpha=1 / temperature)
                 dy.addmm_(h.T, query)
         if dx is None or dy is None:
@@ -215,71 +228,15 @@ def _sweep(
         )
 
 
-def _rows(
-    s: torch.Tensor, h: torch.Tensor | None, plan: _Plan, begin: int, ap: torch.Tensor
-) -> None:
-    """Fill ap (t,), and h (t, R) with d(1 − AP)/ds, from s (t, R), similarities over τ.
-
-    The tile holds the plan's queries from `begin` on.
-    """
-    start = plan.start[begin : begin + len(s)]
-    itself = None if plan.itself is None else plan.itself[begin : begin + len(s), None]
-    if itself is not None:
-        s.scatter_(1, itself, -torch.inf)  # σ and its slope are 0 there
-    work = s.new_empty(max(_chunk(s), s.shape[1]))
-    place = 0
-    for times, positives in plan.runs:
-        low, high = max(place - begin, 0), min(place + times - begin, len(s))
+def _within(runs: list[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """The runs of the queries start .. stop - 1 alone."""
+    found, place = [], 0
+    for times, positives in runs:
+        inside = min(place + times, stop) - max(place, start)
+        if inside > 0:
+            found.append((inside, positives))
         place += times
-        if low >= high:
-            continue
-        # Row by row as many queries as the work space holds; of large classes, some positives.
-        step = min(max(len(work) // (positives * s.shape[1]), 1), high - low)
-        part = min(len(work) // s.shape[1], positives)
-        counter = torch.arange(positives, device=s.device)
-        for row in range(low, high, step):
-            at = slice(row, min(row + step, high))
-            columns = start[at, None] + counter
-            if itself is not None:
-                columns += columns >= itself[at]
-            _chunk_rows(s[at], None if h is None else h[at], columns, part, work, ap[at])
-
-
-def _chunk_rows(
-    s: torch.Tensor,
-    h: torch.Tensor | None,
-    columns: torch.Tensor,
-    part: int,
-    work: torch.Tensor,
-    ap: torch.Tensor,
-) -> None:
-    """The same for n queries whose positives are columns (n, p), `part` positives at a time."""
-    own = s.gather(1, columns)
-    n, p = columns.shape
-    correction = torch.zeros_like(own)
-    ap.zero_()
-    for low in range(0, p, part):
-        at = slice(low, min(low + part, p))
-        here = own[:, at, None]
-        k = here.shape[1]
-        g = work[: n * k * s.shape[1]].view(n, k, s.shape[1])
-        torch.sub(s[:, None], here, out=g).sigmoid_()
-        near = torch.sigmoid(own[:, None] - here)  # (n, k, p)
-        # The 1 of both sums, less σ(0) of the positive with itself.
-        r, t = near.sum(2).add_(0.5), g.sum(2).add_(0.5)
-        ratio = r / t
-        ap += ratio.sum(1) / p
-        if h is None:
-            continue
-        b = -1 / (t * p)
-        a = -ratio * b
-        g.addcmul_(g, g, value=-1)  # σ' = σ − σ²
-        near = near.addcmul_(near, near, value=-1).mul_(b[..., None])
-        torch.baddbmm(h[:, None], a[:, None], g, beta=float(low > 0), out=h[:, None])
-        correction += near.sum(1)
-        correction[:, at] -= near.sum(2).addcmul_(a, g.sum(2))
-    if h is not None:
-        h.scatter_add_(1, columns, correction)
+    return found
 
 
 def _tile_rows(x: torch.Tensor, columns: int) -> int:
@@ -287,9 +244,17 @@ def _tile_rows(x: torch.Tensor, columns: int) -> int:
     return max((1 << (26 if x.is_cuda else 22)) // columns, 16)
 
 
-def _chunk(x: torch.Tensor) -> int:
-    """Sigmoids at a time: on a CPU what its cache holds."""
-    return 1 << (26 if x.is_cuda else 18)
+@lru_cache
+def _filler(device: torch.device) -> Callable[..., None]:
+    """What fills a tile: the fused kernel where it runs, else plain torch."""
+    if device.type == "cuda":
+        try:
+            from resight.losses import smooth_ap_triton
+        except ImportError:
+            return smooth_ap_rows.rows
+        if smooth_ap_triton.works(device):
+            return smooth_ap_triton.rows
+    return smooth_ap_rows.rows
 
 
 def _lift(x: torch.Tensor) -> torch.Tensor:
