@@ -16,6 +16,7 @@ from resight.cli import (
     evaluate,
     index,
     protocols,
+    recipes,
     report,
     search,
     sweep,
@@ -54,6 +55,7 @@ def _root(
 
 
 app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
 app.command("demo-data")(data.demo_data)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import resight
 from resight.errors import UserError
+from resight.evaluate.records.published import FIGURES, Published
 from resight.settings import build, read_yaml
 
 _PACKAGE = Path(resight.__file__).parent
@@ -52,6 +53,33 @@ class Sweep(BaseModel):
             if len({repr(value) for value in values}) < len(values):
                 raise ValueError(f"{name} lists a value twice")
         return self
+
+
+def figures(about: About) -> list[Published]:
+    """The published figures that a recipe is after; none where it names none."""
+    if not about.published:
+        return []
+    paper, _, remark = about.published.partition("/")
+    return [
+        figure
+        for protocol in about.protocols()
+        for figure in FIGURES
+        if figure.protocol == protocol
+        and figure.paper.startswith(paper)
+        and figure.remark.startswith(remark)
+    ]
+
+
+def published_lines(about: About) -> list[str]:
+    """The figures in words, in percent, a line for each protocol and source."""
+    lines: dict[tuple[str, str, bool], list[str]] = {}
+    for one in figures(about):
+        value = f"{one.metric} {100 * one.value:.1f}"
+        lines.setdefault((one.protocol, one.remark, one.verified), []).append(value)
+    return [
+        f"{protocol}: {', '.join(values)}{'' if verified else ' (unverified)'}"
+        for (protocol, _, verified), values in lines.items()
+    ]
 
 
 def recipes_folder() -> Path:

@@ -25,7 +25,7 @@ from resight.errors import UserError
 from resight.evaluate.records.record import SCORES
 from resight.files import read_json, write_text
 from resight.train import rundir
-from resight.train.sweeps.plan import IMAGES, LOCK, Trial
+from resight.train.sweeps.plan import IMAGES, LOCK, Trial, evaluation_of
 
 _LOOK = 0.1  # seconds between two looks at the commands
 _GRACE = 60.0  # seconds for a run to keep what it has when it is stopped
@@ -83,7 +83,7 @@ def places(folder: Path, slug: str) -> tuple[Path, Path, Path]:
     """Of one run: its run folder, its evaluation, and the file of its settings."""
     return (
         folder / "runs" / slug,
-        folder / "evaluations" / slug,
+        folder / evaluation_of(slug),
         folder / "settings" / f"{slug}.yaml",
     )
 

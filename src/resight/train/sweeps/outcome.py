@@ -153,9 +153,9 @@ def write_plot(path: Path, found: Sequence[Finished]) -> Path:
                 _bars(axes, table, metric, error)
             axes.grid(alpha=0.3, linewidth=0.6)
             axes.set_axisbelow(True)
-        several = min(row.runs for row in table) > 1
-        spread = "± standard deviation over seeds" if several else "95 % interval over queries"
-        canvas.supxlabel(f"{protocol}; mean {spread}", fontsize=8)
+        several = max(row.runs for row in table) > 1
+        spread = "standard deviation over seeds" if several else "95 % interval over queries"
+        canvas.supxlabel(f"{protocol}; mean and {spread}", fontsize=8)
         canvas.savefig(temporary, format="png")
     return path
 
@@ -175,7 +175,7 @@ def _error_bars(
     found: Sequence[Finished], table: Sequence[Row], metric: str
 ) -> dict[str, tuple[float, float]]:
     """How far each group's bar reaches down and up, in points."""
-    several = min(row.runs for row in table) > 1
+    several = max(row.runs for row in table) > 1
     groups = grouped(found)
     reach = {}
     for row in table:
@@ -185,7 +185,7 @@ def _error_bars(
             down = up = sd or 0.0
         else:
             interval = groups[row.group][0].interval(row.protocol, metric)
-            if interval is not None and row.runs == 1:
+            if interval is not None:
                 down, up = max(0.0, mean - interval[0]), max(0.0, interval[1] - mean)
         reach[row.group] = (100 * down, 100 * up)
     return reach

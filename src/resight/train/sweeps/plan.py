@@ -162,14 +162,37 @@ def open_folder(
     """
     file = folder / RECORD
     runs = {trial.slug: dict(trial.values) for trial in found}
-    content = {"shared": shared, "data": images.fingerprint(), "runs": runs}
+    groups: dict[str, list[str]] = {}
+    for trial in found:
+        groups.setdefault(trial.group, []).append(evaluation_of(trial.slug))
+    content = {"shared": shared, "data": images.fingerprint(), "runs": runs, "groups": groups}
     asked = json.loads(json.dumps(content, default=str))
     if file.is_file():
         before = read_json(file, "the record of a sweep")
         _refuse_other(folder, before, asked)
         asked["runs"] = before["runs"] | asked["runs"]
+        asked["groups"] = _merged(before["groups"], asked["groups"])
     images.write(folder / IMAGES)
     write_json(file, {"format": 1, "resight": __version__, "source": images.source} | asked)
+
+
+def add_groups(folder: Path, groups: Mapping[str, list[str]]) -> None:
+    """Note further evaluations in the sweep's record."""
+    content = read_json(folder / RECORD, "the record of a sweep")
+    content["groups"] = _merged(content["groups"], groups)
+    write_json(folder / RECORD, content)
+
+
+def evaluation_of(slug: str) -> str:
+    """Where a run's evaluation lies in the folder of the sweep."""
+    return f"evaluations/{slug}"
+
+
+def _merged(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {
+        name: list(dict.fromkeys([*old.get(name, ()), *new.get(name, ())]))
+        for name in {**old, **new}
+    }
 
 
 def _refuse_other(folder: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ def sweep(
         first: list[outcome.Finished] = []
         if start:
             groups = _start_tasks(trials, folder, options)
+            plan.add_groups(folder, {t.name: [plan.evaluation_of(t.slug)] for t in groups})
             fails |= carry_out(groups, folder, options, reports, lock)
             first = [
                 outcome.Finished(task.name, load_record(task.evaluation))
