@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from command import TINY
 from resight.data.sources import load_images
 from resight.data.splits import training_parts
 from resight.errors import UserError
-from resight.train import start
+from resight.train import checkpoint, prepare, start
 from resight.train.loop import LoopOptions, Watcher
 from resight.train.recipes.ctl import CTLSettings
 from resight.train.schedule import warmup_steps
@@ -90,9 +91,19 @@ def test_bad_images_are_skipped_and_named(shapes: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(shapes: Path, tmp_path: Path) -> None:
     settings = CTLSettings(**FAST | {"epochs": 3, "lr": 1e30})
-    with pytest.raises(UserError, match="no longer finite; lower the learning rate"):
+    with pytest.raises(UserError) as caught:
         options = LoopOptions(workers=0)
         start.start(settings, load_images(shapes), tmp_path / "run", options, Watcher())
+    (line,) = str(caught.value).splitlines()
+    assert re.match(
+        r"step \d+, epoch \d: .*(loss|ce|ctl).* is not finite; images object \d\d/", line
+    )
+    assert "and 5 more; lower the learning rate (--set lr=...)" in line
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert ("is whole" in line) == last.exists()
+    if last.exists():
+        state = checkpoint.load(last)["model"]
+        assert all(bool(torch.isfinite(value).all()) for value in state.values())
 
 
 def test_two_objects_are_enough(shapes: Path, tmp_path: Path) -> None:
@@ -108,7 +119,7 @@ def test_further_training_starts_from_an_embedder(
 ) -> None:
     parts = training_parts(load_images(shapes), val_share=0.1, seed=0)
     settings = CTLSettings(**FAST | {"weights": str(run_folder)})
-    story = start.build_story(settings, parts, lambda line: None)
+    story = prepare.build_story(prepare.with_rate(settings, print), parts, lambda line: None)
     old = resight.Embedder.load(run_folder, "cpu").state_dict()
     assert all(torch.equal(value, old[key]) for key, value in story.embedder.state_dict().items())
 
@@ -125,7 +136,7 @@ def test_the_schedule_of_the_paper() -> None:
 
 
 def test_minutes_become_epochs(shapes: Path) -> None:
-    count, rate = start.epochs_for(CTLSettings(**FAST), load_images(shapes), 0.1, 0)
+    count, rate = prepare.epochs_for(CTLSettings(**FAST), load_images(shapes), 0.1, 0)
     assert count >= 1 and rate > 0
 
 
@@ -145,9 +156,9 @@ def test_the_input_size_follows_the_images(
             Image.new("RGB", (width, height)).save(tmp_path / name / f"{shot}.png")
         (tmp_path / name / "broken.png").write_bytes(b"")
     told: list[str] = []
-    settings = start.with_size(CTLSettings(), load_images(tmp_path), told.append)
+    settings = prepare.with_size(CTLSettings(), load_images(tmp_path), told.append)
     assert settings.size == expected and "from the images' shapes" in told[0]
-    given = start.with_size(CTLSettings(size=(32, 64)), load_images(tmp_path), told.append)
+    given = prepare.with_size(CTLSettings(size=(32, 64)), load_images(tmp_path), told.append)
     assert given.size == (32, 64)
 
 
@@ -157,17 +168,19 @@ def test_weights_that_fit_in_part(shapes: Path, tmp_path: Path) -> None:
 
     parts = training_parts(load_images(shapes), val_share=0.1, seed=0)
     settings = CTLSettings(**FAST)
-    state = start.build_story(settings, parts, lambda line: None).embedder.backbone.state_dict()
+    state = prepare.build_story(
+        prepare.with_rate(settings, print), parts, lambda line: None
+    ).embedder.backbone.state_dict()
     state = {key: value.contiguous() + 1 for key, value in state.items()}
     dropped = next(iter(state))
     del state[dropped]
     save_file(state, tmp_path / "w.safetensors")
     given = {"weights": str(tmp_path / "w.safetensors")}
     with pytest.raises(UserError, match="partial_weights=true"):
-        start.build_story(CTLSettings(**FAST | given), parts, lambda line: None)
+        prepare.build_story(CTLSettings(**FAST | given, lr=1e-3), parts, lambda line: None)
     told: list[str] = []
     allowed = CTLSettings(**FAST | given, partial_weights=True)
-    story = start.build_story(allowed, parts, told.append)
+    story = prepare.build_story(prepare.with_rate(allowed, print), parts, told.append)
     assert any(dropped in line and "not in the file" in line for line in told)
     loaded = story.embedder.backbone.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())

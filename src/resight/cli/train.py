@@ -18,8 +18,19 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, where it stopped.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Training story: ctl.")] = "ctl",
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Training story: ctl (default) or smooth_ap.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Loss of smooth_ap: smooth_ap, ctl, triplet, contrastive, proxy_nca, "
+            "fastap, blackbox_ap, arcface or ce."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Settings: a YAML file, or a name of 'resight recipes'.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting.")
     ] = None,
@@ -53,16 +64,33 @@ def train(
 
       resight train photos/ -o runs/quick --minutes 10 --set ctl_weight=0
 
+      resight train photos/ -o runs/ap --recipe smooth_ap --loss fastap --epochs 30
+
+      resight train Stanford_Online_Products -o runs/sop --config smooth_ap_sop
+
       resight train --resume runs/shop
     """
     from resight.cli.common import parse_columns, parse_size, progress_bar, report_run
     from resight.data.sources import load_images
     from resight.errors import UserError
-    from resight.settings import apply_pairs, build, dump_yaml, read_yaml
-    from resight.train.recipes import RECIPES
+    from resight.settings import apply_pairs, dump_yaml
+    from resight.train.catalogue import find_recipe, read_recipe
+    from resight.train.recipes import settings_of
 
     if resume is not None:
-        given = [images, out, config, set_, backbone, weights, size, epochs, minutes, seed]
+        given: list[Any] = [
+            images,
+            out,
+            recipe,
+            loss,
+            config,
+            set_,
+            backbone,
+            weights,
+            size,
+            epochs,
+        ]
+        given += [minutes, seed]
         if any(value is not None for value in given):
             raise UserError(
                 "--resume takes everything from the run: give no IMAGES and no settings"
@@ -74,8 +102,11 @@ def train(
         if starting.is_main():
             report_run(outcome)
         return
-    values: dict[str, Any] = read_yaml(config) if config is not None else {}
+    path = find_recipe(config) if config is not None else None
+    values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
     flags = {
+        "recipe": recipe or ("smooth_ap" if loss is not None and "recipe" not in values else None),
+        "loss": loss,
         "backbone": backbone,
         "weights": weights,
         "epochs": epochs,
@@ -83,11 +114,7 @@ def train(
         "size": parse_size(size),
     }
     values = apply_pairs(values, set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    name = values.get("recipe", recipe)
-    if name not in RECIPES:
-        raise UserError(f"--recipe {name}: no such recipe; there are: {', '.join(RECIPES)}")
-    where = str(config) if config is not None and not set_ else "--set"
-    settings = build(RECIPES[name][0], values, where)
+    settings = settings_of(values, str(path) if path is not None and not set_ else "settings")
     if show:
         print(dump_yaml(settings), end="")
         return
@@ -105,7 +132,9 @@ def train(
     if minutes is not None:
         if minutes <= 0:
             raise UserError(f"--minutes {minutes:g}: must be above 0")
-        count, rate = starting.epochs_for(settings, image_set, minutes, workers)
+        from resight.train.prepare import epochs_for
+
+        count, rate = epochs_for(settings, image_set, minutes, workers)
         settings = settings.model_copy(update={"epochs": count})
         note(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
     with _resumable(out), progress_bar("training", None, "batches") as advance:

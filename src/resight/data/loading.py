@@ -17,6 +17,7 @@ from resight.data.imageset import ImageSet
 from resight.data.transforms import Augment, Preprocess
 from resight.errors import UserError
 
+_AHEAD = 2**28  # bytes that a worker may hold ready
 Draw = tuple[int, int]  # a row, and the seed of its augmentation
 
 
@@ -39,7 +40,7 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
         self._paths = [str(path) for path in images.full_paths()]
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._augment = preprocess, augment
-        self._target = preprocess.decode_target
+        self.size, self._target = preprocess.size, preprocess.decode_target
         if augment is not None and augment.crop == "resized-crop":
             # The smallest crop must still hold the target, or it would be upsampled.
             grow = min(8.0, augment.scale[0] ** -0.5) if augment.scale[0] > 0 else 8.0
@@ -79,11 +80,18 @@ def loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_ahead(pictures, batches) if workers else None,
         # A generator of its own: else every new loader would draw from the global one, and a
         # resumed run would go on with other random numbers.
         generator=torch.Generator(),
     )
+
+
+def _ahead(pictures: Pictures, batches: Sequence[Sequence[Draw]]) -> int:
+    """Batches that each worker reads ahead: up to 4, fewer when they are large."""
+    height, width = pictures.size
+    largest = 12 * height * width * max(map(len, batches), default=1)
+    return max(1, min(4, _AHEAD // largest))
 
 
 def default_workers() -> int:

@@ -1,4 +1,4 @@
-"""The training loop: what every recipe shares. What a recipe is, see `Story`."""
+"""The training loop: epochs, validation, checkpoints. A step is in `step`, a recipe in `story`."""
 
 from __future__ import annotations
 
@@ -8,46 +8,25 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import nn
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch.utils.tensorboard import SummaryWriter
 
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
-from resight.data.loading import Draw, Pictures, loader, strict_stop
-from resight.data.transforms import Augment
+from resight.data.loading import Batch, Pictures, loader, strict_stop
 from resight.errors import UserError
-from resight.models.embedder import Embedder
+from resight.sampling.balanced import share
 from resight.train import checkpoint
 from resight.train.rundir import Run
+from resight.train.step import NotFinite, Stepper
+from resight.train.story import Story
 from resight.train.validate import Validation
 
 _PAUSE = 30.0  # seconds between the checkpoints of short epochs
-
-
-class Story(Protocol):
-    """A recipe, built: the loop asks it for all that is its own.
-
-    `model(images, labels)` gives the losses by name, "loss" among them, which is minimised.
-    """
-
-    model: nn.Module
-    embedder: Embedder
-    optimizers: list[torch.optim.Optimizer]
-    epochs: int
-    accumulate: int
-    augment: Augment
-    labels: list[int]
-
-    def batches(self, epoch: int, replica: int, replicas: int) -> list[list[Draw]]:
-        """The batches of one process in an epoch, a pure function of the arguments."""
-
-    def start_epoch(self, epoch: int) -> float:
-        """Set the learning rates of an epoch; the main one is returned."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +82,12 @@ def fit(
     """
     watcher = watcher or Watcher()
     accelerator = Accelerator(
-        mixed_precision=options.precision, step_scheduler_with_optimizer=False
+        mixed_precision=options.precision,
+        step_scheduler_with_optimizer=False,
+        # The running statistics are shared once a step (`average_statistics`), not in each pass.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    story.model.to(accelerator.device)
-    model = accelerator.prepare_model(story.model)
-    optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in story.optimizers]
-    trainer = _Trainer(story, model, optimizers, accelerator, run, options, watcher)
+    trainer = _Trainer(story, accelerator, run, options, watcher)
     if resume:
         trainer.restore()
     with _signals() as stopped, trainer:
@@ -124,14 +103,12 @@ class _Trainer:
     def __init__(
         self,
         story: Story,
-        model: nn.Module,
-        optimizers: list[Any],
         accelerator: Accelerator,
         run: Run,
         options: LoopOptions,
         watcher: Watcher,
     ):
-        self.story, self.model, self.optimizers = story, model, optimizers
+        self.story, self.stepper = story, Stepper(story, accelerator)
         self.accelerator, self.run, self.options, self.watcher = accelerator, run, options, watcher
         self.position = Position()
         self.labels = torch.tensor(story.labels)
@@ -152,14 +129,15 @@ class _Trainer:
     ) -> None:
         self.began = time.monotonic() - self.position.seconds
         self.saved = time.monotonic() - _PAUSE
-        final = self.position.epoch >= self.story.epochs
+        final = self.position.epoch >= self.story.settings.epochs
         while not final:
             self._epoch(images, stopped)
             self.position.epoch += 1
             self.position.batch = 0
             late = self._agreed(self._time_is_up())
-            final = late or self.position.epoch == self.story.epochs
+            final = late or self.position.epoch == self.story.settings.epochs
             if self.accelerator.is_main_process:
+                self._check_weights()
                 self._validate(validation, final)
             self.accelerator.wait_for_everyone()
             # Of epochs that take a second, not each is worth a checkpoint.
@@ -176,24 +154,17 @@ class _Trainer:
         story, place = self.story, self.position
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         rate = story.start_epoch(place.epoch)
-        batches = story.batches(place.epoch, rank, world)
-        if not batches:
-            raise UserError(
-                f"{world} processes, but fewer batches an epoch; "
-                "use fewer processes or smaller batches (--set ids=...)"
-            )
-        total = len(batches) * story.epochs
-        pictures = Pictures(images, story.embedder.preprocess, story.augment)
-        self.model.train()
+        batches = [share(batch, rank, world) for batch in story.batches(place.epoch)]
+        total = len(batches) * story.settings.epochs
+        pictures = Pictures(images, story.embedder.preprocess, story.settings.augment)
         window = _Window()
         for batch in loader(pictures, batches[place.batch :], self.options.workers):
             self._report_bad([bad for _, bad in batch.bad])
             place.batch += 1
             place.step += 1
             last = place.batch == len(batches)
-            update = place.batch % story.accumulate == 0 or last
-            labels = self.labels[batch.rows]
-            window.add(self._step(batch.images, labels, update), len(labels))
+            update = place.batch % story.settings.accumulate == 0 or last
+            window.add(self._step(batch, images, update), len(batch.rows))
             if place.step % self.options.log_every == 0 or last:
                 self._log(window, rate, total, len(batches))
                 window = _Window()
@@ -207,39 +178,29 @@ class _Trainer:
             if time.monotonic() - self.saved > 60 * self.options.checkpoint_minutes and world == 1:
                 self.save()
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, update: bool) -> dict[str, Any]:
-        """Forward, backward and, if `update`, a step of the optimisers; the losses, detached."""
-        device = self.accelerator.device
-        hold = contextlib.nullcontext() if update else self.accelerator.no_sync(self.model)
-        with hold:
-            # A batch that bad images have left without a pair still takes part in the sum over
-            # processes, with a weight of 0.
-            empty = len(labels) < 2
-            if empty:
-                images = torch.zeros(2, 3, *self.story.embedder.preprocess.size)
-                labels = torch.zeros(2, dtype=torch.int64)
-            with self.accelerator.autocast():
-                losses = self.model(images.to(device, non_blocking=True), labels.to(device))
-            loss = losses["loss"] * (0 if empty else 1 / self.story.accumulate)
-            self.accelerator.backward(loss)
-        if update:
-            for optimizer in self.optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-        return {} if empty else {name: value.detach() for name, value in losses.items()}
+    def _step(self, batch: Batch, images: ImageSet, update: bool) -> dict[str, torch.Tensor]:
+        try:
+            return self.stepper(batch.images, self.labels[batch.rows], update=update)
+        except NotFinite as fault:
+            rows = batch.rows[fault.rows] if len(fault.rows) else batch.rows
+            paths = [images.table["path"][int(row)] for row in rows[:3]]
+            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+            last = self.run.folder / "checkpoints" / "last.pt"
+            kept = (
+                f"the last checkpoint ({last}) is whole" if last.exists() else "no checkpoint yet"
+            )
+            raise UserError(
+                f"step {self.position.step}, epoch {self.position.epoch + 1}: {fault} is not "
+                f"finite; images {', '.join(paths)}{more}; lower the learning rate (--set lr=...) "
+                f"or use --set precision=no; {kept}"
+            ) from None
 
     def _log(self, window: _Window, rate: float, total: int, per_epoch: int) -> None:
         place = self.position
         values, images, seconds = window.close()
-        if not all(math.isfinite(value) for value in values.values()):
-            broken = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-            raise UserError(
-                f"step {place.step}: {broken} is no longer finite; lower the learning rate "
-                "(--set lr=...) or use --set precision=no; the last checkpoint is whole"
-            )
         speed = images * self.accelerator.num_processes / max(seconds, 1e-9)
         text = " ".join(f"{name} {value:.3f}" for name, value in values.items())
-        epoch = f"epoch {place.epoch + 1}/{self.story.epochs}"
+        epoch = f"epoch {place.epoch + 1}/{self.story.settings.epochs}"
         self.watcher.step(place.step, total, f"{epoch} {text} {speed:.0f} images/s")
         if self.board is None:
             return
@@ -267,7 +228,7 @@ class _Trainer:
                     self.board.add_scalar(f"val/{name}", value, place.step)
             shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             mark = " (best so far)" if score > place.best else ""
-            self.watcher.tell(f"epoch {place.epoch}/{self.story.epochs}: {shown}{mark}")
+            self.watcher.tell(f"epoch {place.epoch}/{self.story.settings.epochs}: {shown}{mark}")
         if validation is None or score > place.best:
             place.best, place.best_epoch = score, place.epoch
             info: dict[str, Any] = {"epoch": place.epoch}
@@ -291,12 +252,13 @@ class _Trainer:
 
     def save(self) -> None:
         place = self.position
+        self._check_weights()
         place.seconds = time.monotonic() - self.began
         # Each process draws its own random numbers (dropout): all states are kept.
         states = gather_object([checkpoint.random_states()])
         if self.accelerator.is_main_process:
             content = {
-                "model": self.accelerator.unwrap_model(self.model).state_dict(),
+                "model": self.story.state.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.story.optimizers],
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "random": states,
@@ -304,6 +266,15 @@ class _Trainer:
             }
             checkpoint.save(self.run.folder / "checkpoints" / "last.pt", content)
         self.saved = time.monotonic()
+
+    def _check_weights(self) -> None:
+        """Nothing that is broken may replace what is whole."""
+        for name, parameter in self.story.state.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise UserError(
+                    f"step {self.position.step}: {name} is no longer finite; lower the learning "
+                    "rate (--set lr=...) or use --set precision=no; the last checkpoint is whole"
+                )
 
     def restore(self) -> None:
         content = checkpoint.load(self.run.folder / "checkpoints" / "last.pt")
@@ -313,7 +284,7 @@ class _Trainer:
                 f"this run was made by {len(states)} processes, now there are "
                 f"{self.accelerator.num_processes}; resume with as many"
             )
-        self.accelerator.unwrap_model(self.model).load_state_dict(content["model"])
+        self.story.state.load_state_dict(content["model"])
         for optimizer, state in zip(self.story.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         if self.accelerator.scaler and content["scaler"]:

@@ -1,0 +1,100 @@
+"""The settings that all recipes share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from resight.data.transforms import Augment, Side
+from resight.models.embedder import EmbedderConfig
+from resight.models.open import preprocess_for
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainSettings(BaseModel):
+    """What every recipe needs to know; a recipe overrides defaults and adds its losses.
+
+    Of `warmup` and `milestones` a value below 1 is a share of the epochs. `ids` and `images` are
+    of the whole batch, whatever the number of processes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    CONVNET_LR: ClassVar[float]  # the rate for a convnet whose weights are all trained
+
+    recipe: str
+    backbone: str = "resnet50"
+    weights: str = "imagenet"
+    partial_weights: bool = False
+    last_stride: Literal[1, 2] = 1
+    pooling: Literal["auto", "average", "gem", "model"] = "auto"
+    projection: Count | None = None
+    bn_neck: bool = True
+    size: tuple[Side, Side] | None = None  # height, width; by default from the images' shapes
+    resize: Literal["stretch", "crop"] = "stretch"
+    augment: Augment = Augment()
+
+    tune: Literal["all", "lora", "head"] = "all"
+    lora_rank: Count = 8
+    freeze_bn: bool = False
+
+    ids: Annotated[int, Field(ge=2)] = 16
+    images: Annotated[int, Field(ge=2)] = 4
+    super_class: str | None = None  # a column: batches from two of its values at a time
+    accumulate: Count = 1
+    chunk: Count | None = None  # images at a time, when a batch is too large for the memory
+
+    epochs: Count = 120
+    lr: Rate | None = None  # by default what suits the backbone
+    head_lr: Rate = 1.0  # times lr, for what comes after the backbone
+    weight_decay: Weight = 5e-4
+    warmup: Weight = 0
+    milestones: tuple[Rate, ...] = ()
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    val_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
+    validate_every: Count = 1
+    select_by: Literal["mAP", "R@1", "object_mAP", "object_R@1"] = "mAP"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    deterministic: bool = True
+
+    def schedule(self) -> tuple[int, list[int]]:
+        """Warm-up epochs, and the epochs at which the rate falls."""
+        warmup = self.warmup * self.epochs if self.warmup < 1 else self.warmup
+        return int(warmup), [
+            round(step * self.epochs if step < 1 else step) for step in self.milestones
+        ]
+
+    def embedder(self) -> EmbedderConfig:
+        """The embedder that the recipe trains. `size` must be known by now."""
+        assert self.size is not None
+        return EmbedderConfig(
+            backbone=self.backbone,
+            last_stride=self.last_stride,
+            pooling=self.pooling,
+            projection=self.projection,
+            bn_neck=self.bn_neck,
+            preprocess=preprocess_for(self.backbone, self.size, self.resize),
+        )
+
+
+class Objective(nn.Module):
+    """What a recipe minimises, on the gathered batch.
+
+    Called with f, e (B, D), the features before and after the neck, and labels (B,) int64; gives
+    the losses by name, "loss" among them, scalars.
+    """
+
+    def optimizers(self, groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
+        """Optimisers over the embedder's parameter groups, and what the losses learn themselves.
+
+        The rates of the first follow the schedule.
+        """
+        raise NotImplementedError

@@ -1,0 +1,125 @@
+"""A step in chunks equals the plain step; what is not finite never reaches a weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from stepping import LABELS, batch, gradients, story
+from torch import nn
+
+from resight.train.step import NotFinite, Stepper
+
+LOSSES = [
+    {"recipe": "smooth_ap"},
+    {"recipe": "smooth_ap", "loss": "proxy_nca", "loss_lr": 10},
+    {"recipe": "smooth_ap", "loss": "contrastive", "memory": {"size": 7}},
+    {"recipe": "ctl", "freeze_bn": True},
+]
+
+
+@pytest.mark.parametrize("values", LOSSES, ids=lambda v: v.get("loss", v["recipe"]))
+@pytest.mark.parametrize("chunk", [1, 3, 9])
+def test_chunks_give_the_gradients_of_the_plain_step(values: dict, chunk: int) -> None:
+    images, labels = batch()
+    plain, losses = gradients(story(**values), images, labels)
+    cached, again = gradients(story(**values, chunk=chunk), images, labels)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert plain.keys() == cached.keys() and len(plain) > 10
+    for name, gradient in plain.items():
+        scale = float(gradient.abs().max())
+        assert torch.allclose(cached[name], gradient, rtol=1e-4, atol=1e-4 * scale + 1e-7), name
+
+
+def test_chunks_meet_the_same_dropout_twice() -> None:
+    """Were the masks drawn anew, the second pass would not fit the gradient of the first."""
+
+    class Dropped(nn.Module):
+        def __init__(self, pool: nn.Module):
+            super().__init__()
+            self.pool, self.seen = pool, []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = nn.functional.dropout(self.pool(x), 0.5, self.training)
+            self.seen.append(out.detach().clone())
+            return out
+
+    made = story(recipe="smooth_ap", chunk=4)
+    made.embedder.pool = dropped = Dropped(made.embedder.pool)
+    images, labels = batch()
+    torch.manual_seed(1)
+    gradients(made, images, labels)
+    first, second = dropped.seen[:3], dropped.seen[3:]
+    assert [len(x) for x in first] == [4, 4, 2]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0][:2], first[2])
+
+
+def test_chunks_add_to_the_running_statistics_once() -> None:
+    made = story(recipe="ctl", chunk=5)
+    norm = next(m for m in made.embedder.backbone.modules() if isinstance(m, nn.BatchNorm2d))
+    inputs: list[torch.Tensor] = []
+    norm.register_forward_hook(lambda _, given, __: inputs.append(given[0].detach()))
+    before = norm.running_mean.clone()
+    images, labels = batch()
+    gradients(made, images, labels)
+    expected = before
+    for chunk in inputs[2:]:
+        expected = 0.9 * expected + 0.1 * chunk.mean((0, 2, 3))
+    assert len(inputs) == 4
+    assert torch.allclose(norm.running_mean, expected, atol=1e-6)
+
+
+def test_chunks_need_the_memory_of_a_chunk() -> None:
+    """Bytes that the graph keeps at a time, counted as they are saved and let go."""
+
+    def peak(chunk: int | None) -> int:
+        held = most = 0
+
+        class Kept:
+            def __init__(self, tensor: torch.Tensor):
+                nonlocal held, most
+                self.tensor, self.bytes = tensor, tensor.numel() * tensor.element_size()
+                held += self.bytes
+                most = max(most, held)
+
+            def __del__(self) -> None:
+                nonlocal held
+                held -= self.bytes
+
+        made = story(recipe="smooth_ap", chunk=chunk)
+        images, labels = batch()
+        many = images.repeat(8, 1, 1, 1)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            gradients(made, many, labels.repeat(8))
+        return most
+
+    assert peak(5) < peak(None) / 6
+
+
+def test_a_loss_that_is_not_finite_touches_no_weight_and_names_the_image() -> None:
+    made = story(recipe="smooth_ap")
+    before = {k: v.clone() for k, v in made.state.state_dict().items()}
+    images, labels = batch()
+    images[6] = torch.nan
+    stepper = Stepper(made, Accelerator(cpu=True))
+    with pytest.raises(NotFinite) as caught:
+        stepper(images, labels, update=True)
+    assert caught.value.parts == ["loss"] and caught.value.rows.tolist() == [6]
+    assert all(torch.equal(v, before[k]) for k, v in made.state.state_dict().items())
+
+
+def test_a_batch_of_one_image_or_none_changes_nothing_that_matters() -> None:
+    for count in (0, 1):
+        made = story(recipe="smooth_ap")
+        images, labels = batch()
+        taken, losses = gradients(made, images[:count], labels[:count])
+        assert losses == {}
+        assert all(not gradient.any() for gradient in taken.values())
+
+
+def test_labels_of_the_set_make_the_batches() -> None:
+    made = story(recipe="smooth_ap", ids=3, images=2)
+    rows = [row for drawn in made.batches(0) for row, _ in drawn]
+    assert set(rows) == set(range(len(LABELS)))
+    assert made.batches(0) == made.batches(0) != made.batches(1)
