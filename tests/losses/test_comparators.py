@@ -17,10 +17,12 @@ from resight.losses.arcface import ArcFaceLoss
 from resight.losses.blackbox_ap import BlackboxAPLoss
 from resight.losses.classifier import ClassifierLoss
 from resight.losses.contrastive import ContrastiveLoss
+from resight.losses.ctl import CentroidTripletLoss
 from resight.losses.fastap import FastAPLoss
 from resight.losses.memory import CrossBatchMemory
 from resight.losses.pairs import unit
 from resight.losses.proxy_nca import ProxyNCALoss
+from resight.losses.smooth_ap import SmoothAPLoss
 from resight.losses.triplet import TripletLoss
 
 CLASSES = 6
@@ -259,7 +261,14 @@ class TestMemory:
 
     @pytest.mark.parametrize(
         "loss",
-        [ContrastiveLoss(), TripletLoss(), FastAPLoss(), BlackboxAPLoss()],
+        [
+            ContrastiveLoss(),
+            TripletLoss(),
+            FastAPLoss(),
+            BlackboxAPLoss(),
+            CentroidTripletLoss(),
+            SmoothAPLoss(),
+        ],
         ids=lambda loss: type(loss).__name__,
     )
     @settings(max_examples=15)

@@ -39,7 +39,8 @@ class ArcFaceLoss(nn.Module):
         no_references("ArcFaceLoss", ref_embeddings, ref_labels)
         if len(labels) == 0:
             return zero(embeddings, self.weight)
-        cosine = cosines(embeddings, self.weight.to(lifted(embeddings).dtype))
+        embeddings = lifted(embeddings)
+        cosine = cosines(embeddings, self.weight.to(embeddings.dtype))
         labels = labels.long()
         own = cosine.gather(1, labels[:, None])
         # By the sine, not by an arc cosine: its slope stays finite where θ is 0.

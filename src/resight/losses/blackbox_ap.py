@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resight.losses.distance import zero
-from resight.losses.pairs import cosines, references
+from resight.losses.pairs import compared, cosines
 
 
 class BlackboxAPLoss(nn.Module):
@@ -40,7 +40,9 @@ class BlackboxAPLoss(nn.Module):
         ref_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """embeddings (B, D) float, labels (B,) int, references likewise (R, D), (R,) -> scalar."""
-        ref, positive, negative = references(embeddings, labels, ref_embeddings, ref_labels)
+        embeddings, ref, positive, negative = compared(
+            embeddings, labels, ref_embeddings, ref_labels
+        )
         rows = positive.any(1).nonzero().squeeze(1)
         if len(rows) == 0:
             return zero(embeddings, ref)
@@ -77,7 +79,9 @@ class _BlackboxAP(torch.autograd.Function):
         moved = scores + interpolation * slope
         ahead = _places(moved.argsort(dim=1, descending=True, stable=True), scores)
         ctx.save_for_backward((ahead - ranks) / (interpolation * n))
-        return 1 - (share * among / ranks).sum()
+        # NaN has a rank like any other number: the value must tell.
+        loss = 1 - (share * among / ranks).sum()
+        return torch.where(scores.isnan().any(), torch.nan, loss)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:

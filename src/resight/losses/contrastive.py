@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resight.losses.distance import zero
-from resight.losses.pairs import cosines, references
+from resight.losses.pairs import compared, cosines
 
 
 class ContrastiveLoss(nn.Module):
@@ -30,12 +30,15 @@ class ContrastiveLoss(nn.Module):
         ref_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """embeddings (B, D) float, labels (B,) int, references likewise (R, D), (R,) -> scalar."""
-        ref, positive, negative = references(embeddings, labels, ref_embeddings, ref_labels)
+        embeddings, ref, positive, negative = compared(
+            embeddings, labels, ref_embeddings, ref_labels
+        )
         if not bool((positive | negative).any()):
             return zero(embeddings, ref)
         similarity = cosines(embeddings, ref)
-        near = negative & (similarity > self.margin)
-        far = positive & (similarity < self.pos_margin)
+        # Said in the negative, so that a NaN counts and is seen in the value.
+        near = negative & ~(similarity <= self.margin)
+        far = positive & ~(similarity >= self.pos_margin)
         # Rows first: sums of some thousand terms each keep their digits in float32.
         pulled = torch.where(far, 1 - similarity, 0).sum(1)
         pushed = torch.where(near, similarity, 0).sum(1)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resight.losses.distance import zero
-from resight.losses.pairs import cosines, references
+from resight.losses.pairs import compared, cosines
 
 
 class FastAPLoss(nn.Module):
@@ -33,29 +33,30 @@ class FastAPLoss(nn.Module):
         ref_embeddings: torch.Tensor | None = None,
         ref_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """embeddings (B, D) float, labels (B,) int, references likewise (R, D), (R,) -> scalar.
-
-        Memory: O(B · R · bins).
-        """
-        ref, positive, negative = references(embeddings, labels, ref_embeddings, ref_labels)
+        """embeddings (B, D) float, labels (B,) int, references likewise (R, D), (R,) -> scalar."""
+        embeddings, ref, positive, negative = compared(
+            embeddings, labels, ref_embeddings, ref_labels
+        )
         rows = positive.any(1).nonzero().squeeze(1)
         if len(rows) == 0:
             return zero(embeddings, ref)
         positive, negative = positive[rows], negative[rows]
         # In widths of a bin: the centres are 0, 1, ..., bins.
         distances = (2 - 2 * cosines(embeddings.index_select(0, rows), ref)) * (self.bins / 4)
-        centers = torch.arange(self.bins + 1, device=ref.device, dtype=distances.dtype)
-        share = (1 - (distances[:, None, :] - centers[:, None]).abs()).clamp(min=0)
-        own = _weighted(share, positive)
+        own = self._histogram(distances, positive)
         own_so_far = own.cumsum(1)
-        all_so_far = own_so_far + _weighted(share, negative).cumsum(1)
+        all_so_far = own_so_far + self._histogram(distances, negative).cumsum(1)
         # Where nothing is yet, the numerator is 0 too.
         precision = own_so_far / all_so_far.clamp(min=1e-12)
         ap = (own * precision).sum(1) / positive.sum(1)
         return 1 - ap.mean()
 
-
-def _weighted(share: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Histograms of the references in the mask: (Q, bins + 1, R) and (Q, R) -> (Q, bins + 1)."""
-    with torch.autocast(share.device.type, enabled=False):
-        return torch.bmm(share, mask[:, :, None].to(share.dtype)).squeeze(2)
+    def _histogram(self, distances: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Of the references in the mask: (Q, R) and (Q, R) -> (Q, bins + 1)."""
+        below = distances.detach().floor().nan_to_num(0).clamp(0, self.bins - 1)
+        upper = distances - below
+        place = below.long()
+        empty = distances.new_zeros(len(distances), self.bins + 1)
+        return empty.scatter_add(1, place, (1 - upper) * mask).scatter_add(
+            1, place + 1, upper * mask
+        )

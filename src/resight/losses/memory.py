@@ -54,10 +54,11 @@ class CrossBatchMemory(nn.Module):
         """
         if ref_embeddings is not None or ref_labels is not None:
             raise ValueError("CrossBatchMemory has references of its own: no ref_embeddings")
+        embeddings = lifted(embeddings)
         result: torch.Tensor = self.loss(embeddings, labels)
         if int(self.count) and int(self.calls) >= self.start:
             held, held_labels = self.entries()
-            held = held.to(lifted(embeddings).dtype)
+            held = held.to(embeddings.dtype)
             result = result + self.weight * self.loss(embeddings, labels, held, held_labels)
         if self.training:
             self._enqueue(embeddings.detach(), labels)

@@ -23,22 +23,23 @@ def unit(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Cosine similarities, (N, D) and (M, D) of any float type -> (N, M), float32 or float64.
+    """Cosine similarities, (N, D) and (M, D) float32 or float64 -> (N, M).
 
-    Half precision is lifted to float32 first, under autocast too: near 1 it has 3 digits left.
+    In full precision under autocast too: near 1 half precision has 3 digits left.
     """
     with torch.autocast(a.device.type, enabled=False):
-        return unit(lifted(a)) @ unit(lifted(b)).T
+        return unit(a) @ unit(b).T
 
 
-def references(
+def compared(
     embeddings: torch.Tensor,
     labels: torch.Tensor,
     ref_embeddings: torch.Tensor | None,
     ref_labels: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a batch is compared with: ref_embeddings (R, D) and the masks of its pairs, (B, R) bool.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch, what it is compared with, and the pairs that are positive, and negative.
 
+    -> embeddings (B, D) and references (R, D), half precision lifted to float32; masks (B, R) bool.
     Without references they are the batch itself (R = B), each image's pair with itself in neither
     mask; with references every pair is in one of them: positive, of the same label, or negative.
     Raises ValueError when embeddings, labels and references don't fit one another.
@@ -48,13 +49,14 @@ def references(
     if len(embeddings) != len(labels):
         raise ValueError(f"{len(embeddings)} embeddings, but {len(labels)} labels")
     if ref_embeddings is None or ref_labels is None:
+        embeddings = lifted(embeddings)
         positive = labels[:, None] == labels[None, :]
         negative = ~positive
-        return embeddings, positive.fill_diagonal_(False), negative
+        return embeddings, embeddings, positive.fill_diagonal_(False), negative
     if len(ref_embeddings) != len(ref_labels):
         raise ValueError(f"{len(ref_embeddings)} ref_embeddings, but {len(ref_labels)} ref_labels")
     positive = labels[:, None] == ref_labels[None, :]
-    return ref_embeddings, positive, ~positive
+    return lifted(embeddings), lifted(ref_embeddings), positive, ~positive
 
 
 def no_references(

@@ -39,8 +39,9 @@ class ProxyNCALoss(nn.Module):
         no_references("ProxyNCALoss", ref_embeddings, ref_labels)
         if len(labels) == 0 or len(self.proxies) < 2:  # with one class there is no other proxy
             return zero(embeddings, self.proxies)
+        embeddings = lifted(embeddings)
         # −a·d = 2a·s − 2a at unit length, and what is constant cancels.
-        logits = 2 * self.scale * cosines(embeddings, self.proxies.to(lifted(embeddings).dtype))
+        logits = 2 * self.scale * cosines(embeddings, self.proxies.to(embeddings.dtype))
         own = logits.gather(1, labels.long()[:, None])
         if not self.include_positive:
             logits = logits.scatter(1, labels.long()[:, None], -torch.inf)

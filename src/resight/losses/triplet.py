@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resight.losses.distance import hardest_triplets, zero
-from resight.losses.pairs import cosines, references
+from resight.losses.pairs import compared, cosines
 
 Mining = Literal["hard", "semihard"]
 Fallback = Literal["farthest", "nearest", "none"]
@@ -52,7 +52,9 @@ class TripletLoss(nn.Module):
         ref_labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """embeddings (B, D) float, labels (B,) int, references likewise (R, D), (R,) -> scalar."""
-        ref, positive, negative = references(embeddings, labels, ref_embeddings, ref_labels)
+        embeddings, ref, positive, negative = compared(
+            embeddings, labels, ref_embeddings, ref_labels
+        )
         if self.mining == "hard":
             return hardest_triplets(embeddings, ref, positive, negative, self.margin)
         rows = (positive.any(1) & negative.any(1)).nonzero().squeeze(1)
@@ -76,4 +78,6 @@ class TripletLoss(nn.Module):
             last = torch.zeros_like(count) if self.fallback == "nearest" else count - 1
             chosen = order.gather(1, torch.where(beyond, place, last))
         losses = (distances - distances.gather(1, chosen) + self.margin).clamp(min=0)
-        return losses[positive & beyond if self.fallback == "none" else positive]
+        if self.fallback == "none":  # a NaN has nothing beyond it, and must be seen in the value
+            positive = positive & (beyond | losses.isnan())
+        return losses[positive]
