@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
-from resight.models.backbones import IBN_A, check_backbone, create_backbone
+from resight.models.backbones import IBN_A, SENET, check_backbone, create_backbone
 from resight.models.embedder import Embedder, EmbedderConfig
 from resight.models.ibn import IBN
+from resight.models.iresnet import DEPTHS, WIDTHS, IResNet
+from resight.models.open import open_embedder, preprocess_for
 
 
 def config(backbone: str, size: tuple[int, int] = (96, 64), **values: object) -> EmbedderConfig:
@@ -111,7 +114,8 @@ def test_ibn_a_has_ibn_behind_the_first_convolution_of_stages_1_to_3_only():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("resent18", "resnet18"), ("resnet50_ibn", IBN_A), ("qqqqqq", None)]
+    ("name", "near"),
+    [("resent18", "resnet18"), ("resnet50_ibn", IBN_A), ("ires50", "iresnet50"), ("qqqqqq", None)],
 )
 def test_an_unknown_backbone_suggests_near_ones(name, near):
     with pytest.raises(UserError) as error:
@@ -124,3 +128,90 @@ def test_an_unknown_backbone_suggests_near_ones(name, near):
 def test_a_size_that_does_not_fit_is_a_clear_error():
     with pytest.raises(UserError, match="test_vit can't take images of 50 x 50"):
         create_backbone("test_vit", (50, 50), 1)
+
+
+def test_arcfaces_resnet_has_the_published_names_and_shapes():
+    """As in insightface's files, so that one loads strictly; 43.59 million weights."""
+    model, stride = create_backbone("iresnet50", (112, 112), 1)
+    assert stride == 2  # its head wants the whole map
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+
+    def block(first: bool) -> set[str]:
+        norms = {f"{name}.{leaf}" for name in ("bn1", "bn2", "bn3") for leaf in norm}
+        names = norms | {"conv1.weight", "conv2.weight", "prelu.weight"}
+        if first:
+            names |= {"downsample.0.weight"} | {f"downsample.1.{leaf}" for leaf in norm}
+        return names
+
+    expected = {"conv1.weight", "prelu.weight", "fc.weight", "fc.bias"}
+    expected |= {f"{name}.{leaf}" for name in ("bn1", "bn2", "features") for leaf in norm}
+    for stage, depth in enumerate((3, 4, 14, 3), 1):
+        for k in range(depth):
+            expected |= {f"layer{stage}.{k}.{name}" for name in block(k == 0)}
+    state = model.state_dict()
+    assert set(state) == expected
+    assert state["fc.weight"].shape == (512, 512 * 7 * 7)
+    assert sum(p.numel() for p in model.parameters()) == 43_590_848
+    assert not model.features.weight.requires_grad  # type: ignore[union-attr]
+    mean = preprocess_for("iresnet50", (112, 112))
+    assert mean.mean == mean.std == (0.5, 0.5, 0.5)
+
+
+def test_arcfaces_resnet_is_what_the_paper_draws():
+    """By hand, from the parts: a stem without stride, blocks without a last activation."""
+    torch.manual_seed(0)
+    model = IResNet((1, 2, 1, 1), (40, 24)).eval()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
+            part.running_mean.normal_(std=0.3)  # type: ignore[union-attr]
+            part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 40, 24)
+    with torch.no_grad():
+        out = model.prelu(model.bn1(model.conv1(x)))
+        assert out.shape == (2, 64, 40, 24)
+        for name, width in zip(("layer1", "layer2", "layer3", "layer4"), WIDTHS, strict=True):
+            for b in model.get_submodule(name).children():
+                shortcut = b.downsample(out)
+                out = b.conv1(b.bn1(out))
+                out = b.conv2(b.prelu(b.bn2(out)))
+                out = b.bn3(out) + shortcut
+            assert out.shape[1] == width and (out < 0).any()
+        assert out.shape == (2, 512, 3, 2)
+        flat = torch.stack([image.reshape(-1) for image in model.bn2(out)])
+        expected = model.features(flat @ model.fc.weight.T + model.fc.bias)
+        torch.testing.assert_close(model(x), expected)
+        torch.testing.assert_close(model.forward_features(x), model.bn2(out))
+
+
+def test_arcfaces_resnet_in_an_embedder(monkeypatch, tmp_path):
+    monkeypatch.setitem(DEPTHS, "iresnet50", (1, 1, 1, 1))  # for speed
+    model = Embedder(config("iresnet50", (48, 32), bn_neck=False)).eval()
+    assert model.config.pooling == "model" and model.dim == 512
+    x = torch.randn(2, 3, 48, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.embed_tensor(x), model.backbone(x))
+    loaded = Embedder.load(model.save(tmp_path), "cpu")
+    assert torch.equal(loaded.embed_tensor(x), model.embed_tensor(x))
+    with pytest.raises(UserError, match="this network takes 48 x 32 only"):
+        model.embed_tensor(x, scales=(1, 2))
+    pooled = Embedder(config("iresnet50", (48, 32), pooling="gem", projection=9)).eval()
+    assert pooled.embed_tensor(x, scales=(1, 2)).shape == (2, 9)
+    assert open_embedder("iresnet50", weights="none", device="cpu").preprocess.size == (112, 112)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+def test_a_vision_transformer_takes_other_sizes_too(name):
+    """At another scale its positions are interpolated; at its own nothing is."""
+    model = Embedder(config(name, bn_neck=False)).eval()
+    images = torch.randn(2, 3, 96, 64)
+    fixed = timm.create_model(name, img_size=(96, 64), num_classes=0, dynamic_img_size=False)
+    fixed.load_state_dict(model.backbone.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model.embed_tensor(images), fixed.eval()(images))
+    assert model.embed_tensor(images, scales=(1, 0.5)).shape == (2, model.dim)
+
+
+def test_vggface2s_senet_takes_pixels_of_255_without_their_mean():
+    preprocess = preprocess_for(SENET, (224, 224), "crop")
+    grey = preprocess(Image.new("RGB", (300, 250), (131, 104, 91)))
+    torch.testing.assert_close(grey.mean((1, 2)), torch.tensor([-0.0912, 0.1173, -0.4953]))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from resight.errors import UserError
 from resight.models import weights
+from resight.models.backbones import OURS, SENET, create_backbone
 from resight.models.weights import load_backbone_weights, read_state
 
 
@@ -162,14 +163,89 @@ def test_a_damaged_file_is_a_user_error_whatever_the_damage(data, tmp_path_facto
         read_state(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("test_vit", (96, 64)),
+        ("test_vit2", (80, 320)),  # with as many cells as the published grid of 160 x 160
+        ("test_vit4", (192, 160)),
+        ("eva02_tiny_patch14_224", (112, 56)),
+    ],
+)
+def test_positions_are_interpolated_to_another_size(tmp_path, name, size):
+    """The oracle: the published model itself, which interpolates at each forward pass."""
+    torch.manual_seed(0)
+    published = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
+    torch.nn.init.normal_(published.pos_embed)
+    save_file(published.state_dict(), tmp_path / "w.safetensors")
+    model, _ = create_backbone(name, size, 2)
+    match = load_backbone_weights(model, name, str(tmp_path / "w.safetensors"))
+    assert not match.missing and not match.misshapen and not match.unused
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), published(images), rtol=1e-4, atol=1e-4)
+    if published.pos_embed.shape != model.pos_embed.shape:
+        assert match.resampled == ("pos_embed",)
+        assert "  1 resampled to this image size: pos_embed" in match.lines()
+
+
+def test_other_shapes_than_positions_are_still_refused(tmp_path):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    state["blocks.0.mlp.fc1.weight"] = torch.zeros(3, 3)
+    save_file(state, tmp_path / "w.safetensors")
+    model, _ = create_backbone("test_vit", (64, 32), 2)
+    with pytest.raises(UserError, match=r"1 of its .*blocks\.0\.mlp\.fc1\.weight"):
+        load_backbone_weights(model, "test_vit", str(tmp_path / "w.safetensors"))
+
+
+def test_the_names_of_vggface2s_senet(tmp_path):
+    """Both published forms; the second takes BGR, so that its first layer is turned."""
+    model, stride = create_backbone(SENET, (64, 64), 2)
+    assert stride == 2 and model.layer2[0].conv1.stride == (2, 2)  # type: ignore[index, union-attr]
+    state = {k: torch.rand_like(v) for k, v in model.state_dict().items() if v.is_floating_point()}
+    caffe = {
+        "conv1": "conv{}_1x1_reduce",
+        "bn1": "conv{}_1x1_reduce_bn",
+        "conv2": "conv{}_3x3",
+        "bn2": "conv{}_3x3_bn",
+        "conv3": "conv{}_1x1_increase",
+        "bn3": "conv{}_1x1_increase_bn",
+        "se_module.fc1": "conv{}_1x1_down",
+        "se_module.fc2": "conv{}_1x1_up",
+        "downsample.0": "conv{}_1x1_proj",
+        "downsample.1": "conv{}_1x1_proj_bn",
+    }
+    first, second = {}, {}
+    for key, value in state.items():
+        owner, leaf = key.rsplit(".", 1)
+        if owner.startswith("layer0"):
+            part = owner.removeprefix("layer0.")
+            first[f"{'conv1_7x7_s2' + '_bn' * (part == 'bn1')}.{leaf}"] = value
+            second[f"{part}.{leaf}"] = value
+        else:
+            stage, block, part = owner.removeprefix("layer").split(".", 2)
+            first[caffe[part].format(f"{int(stage) + 1}_{int(block) + 1}") + "." + leaf] = value
+            part = {"se_module.fc1": "conv4", "se_module.fc2": "conv5"}.get(part, part)
+            second[f"layer{stage}.{block}.{part}.{leaf}"] = value
+    second["conv1.weight"] = second["conv1.weight"].flip(1).contiguous()
+    second["fc.weight"] = torch.zeros(7, 2048)
+    assert len(first) == len(state) == len(second) - 1
+    for content, unused in ((first, ()), (second, ("fc.weight",))):
+        save_file(content, tmp_path / "w.safetensors")
+        model, _ = create_backbone(SENET, (64, 64), 2)
+        match = load_backbone_weights(model, SENET, str(tmp_path / "w.safetensors"))
+        assert same(model, state) and match.loaded == len(state) and match.unused == unused
+
+
 def test_names_that_are_no_files(monkeypatch):
     model = backbone(1)
     with pytest.raises(UserError, match=r"--weights no/such\.pth: no such file"):
         load_backbone_weights(model, "test_resnet", "no/such.pth")
     with pytest.raises(UserError, match=r"neither a file nor a timm weight name .*r160_in1k"):
         load_backbone_weights(model, "test_resnet", "nonsense")
-    with pytest.raises(UserError, match="timm has none for resnet50_ibn_a"):
-        load_backbone_weights(model, "resnet50_ibn_a", "imagenet")
+    for name in OURS:
+        with pytest.raises(UserError, match=f"timm has none for {name}; give a file"):
+            load_backbone_weights(model, name, "imagenet")
 
     def unreachable(*_, **__):
         raise ConnectionError("no route")

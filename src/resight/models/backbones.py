@@ -1,4 +1,4 @@
-"""Backbones by name: anything of timm, ResNet-50-IBN-A, and ArcFace's ResNets."""
+"""Backbones by name: anything of timm, ResNet-50-IBN-A, and two networks for faces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from resight.models.ibn import to_ibn_a
 from resight.models.iresnet import DEPTHS, SIZE, IResNet
 
 IBN_A = "resnet50_ibn_a"
-OURS = (IBN_A, *DEPTHS)  # not of timm
+SENET = "senet50_vggface2"  # timm's legacy_seresnet50 (stride in the first 1x1), other input
+OURS = (IBN_A, SENET, *DEPTHS)  # not of timm
 _FACES = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, *SIZE), "fixed_input_size": True}
+_VGGFACE2 = {  # of 255; not divided by a deviation
+    "mean": (131.0912 / 255, 103.8827 / 255, 91.4953 / 255),
+    "std": (1 / 255,) * 3,
+    "input_size": (3, 224, 224),
+}
 
 
 def check_backbone(name: str) -> None:
@@ -38,6 +44,8 @@ def published(name: str, key: str) -> Any:
     check_backbone(name)
     if name in DEPTHS:
         return _FACES.get(key)
+    if name == SENET:
+        return _VGGFACE2.get(key)
     try:
         return timm.get_pretrained_cfg_value(name, key)
     except RuntimeError:  # no published weights, or not under this name
@@ -60,6 +68,8 @@ def build_backbone(name: str, size: tuple[int, int] | None = None) -> nn.Module:
     options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
     if name == IBN_A:
         return to_ibn_a(timm.create_model("resnet50", **options))
+    if name == SENET:
+        return cast(nn.Module, timm.create_model("legacy_seresnet50", **options))
     # Plain names stay as they are; "resnet50.a1_in1k" names weights too, which come separately.
     architecture = name.split(".")[0]
     if size is not None and published(name, "fixed_input_size"):

@@ -10,6 +10,7 @@ from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.models.backbones import check_backbone, published
 from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
+from resight.models.iresnet import DEPTHS, SIZE
 from resight.models.weights import load_backbone_weights
 
 
@@ -34,8 +35,8 @@ def open_embedder(
     """A saved embedder, or a bare backbone (as it comes: pooled feature, no head).
 
     `model`: folder of an embedder or of a run, or a timm name with `weights` (a file, a hub
-    name, "imagenet", "none"; default "imagenet") and `size` (default 224 x 224). `tell` gets
-    the report on the weights, line by line.
+    name, "imagenet", "none"; default "imagenet") and `size` (default 224 x 224, or what the network
+    is made for). `tell` gets the report on the weights, line by line.
 
     Raises UserError: no such folder or backbone, or weights that don't fit.
     """
@@ -57,7 +58,7 @@ def open_embedder(
             f"{model}: not found; give an embedder's folder, a run, or a backbone's name"
         )
     check_backbone(model)
-    config = bare_config(model, size or (224, 224), pooling or "auto")
+    config = bare_config(model, size or _usual_size(model), pooling or "auto")
     embedder = Embedder(config)
     source = weights or "imagenet"
     if source != "none":
@@ -66,6 +67,10 @@ def open_embedder(
             tell(line)
     embedder.info = {"backbone": model, "weights": source}
     return embedder.to(pick_device(device)).eval()
+
+
+def _usual_size(backbone: str) -> tuple[int, int]:
+    return SIZE if backbone in DEPTHS else (224, 224)
 
 
 def bare_config(backbone: str, size: tuple[int, int], pooling: str = "auto") -> EmbedderConfig:

@@ -19,6 +19,7 @@ from torch import nn
 
 from resight.errors import UserError
 from resight.models.backbones import OURS
+from resight.models.renames import as_named_here
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema")
 _PREFIXES = ("module.", "backbone.", "base.", "encoder.", "model.")
@@ -26,18 +27,23 @@ _PREFIXES = ("module.", "backbone.", "base.", "encoder.", "model.")
 
 @dataclass(frozen=True)
 class Match:
-    """How a file's keys met the model's. `missing` and `misshapen` are the model's keys."""
+    """How a file's keys met the model's; all keys are the model's but `unused`.
+
+    `resampled` were of another shape in the file, and loaded all the same: positions.
+    """
 
     source: str
     loaded: int
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
     unused: tuple[str, ...]
+    resampled: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report: one line, and one for every kind of key that did not match."""
         text = [f"weights {self.source}: {self.loaded} tensors loaded"]
         for what, keys in (
+            ("resampled to this image size", self.resampled),
             ("not in the file (left as initialised)", self.missing),
             ("of another shape (left as initialised)", self.misshapen),
             ("not used by the model", self.unused),
@@ -111,9 +117,13 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> Match:
-    """Copy every tensor of `state` whose name and shape fit into `model`."""
+    """Copy every tensor of `state` whose name and shape fit into `model`.
+
+    Positions of a transformer are interpolated to the model's grid.
+    """
     own = model.state_dict()
-    state = _strip(state, set(own))
+    given = _strip(state, set(own))
+    state = as_named_here(given, model)
     # A batch counter that older files lack is no weight.
     counters = {key for key in own if key.endswith("num_batches_tracked")}
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -124,6 +134,7 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
         missing=tuple(k for k in own if k not in state and k not in counters),
         misshapen=tuple(k for k in own if k in state and k not in fits),
         unused=tuple(k for k in state if k not in own),
+        resampled=tuple(k for k, v in fits.items() if k in given and given[k].shape != v.shape),
     )
 
 
