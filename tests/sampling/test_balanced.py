@@ -134,6 +134,27 @@ def test_small_ids_meet_large_ones_as_often_as_chance_has_it():
     assert small / (small + large) == pytest.approx(59 / 259, abs=0.05)
 
 
+def test_an_id_meets_many_others_in_an_epoch():
+    """64 ids in 64 batches of 8: each pair is expected in one batch, so 63 % of pairs meet."""
+    labels = [row // 32 for row in range(64 * 32)]
+    met = set()
+    for batch in rows_of(balanced_batches(labels, ids=8, images=4, seed=0, epoch=0)):
+        own = {labels[row] for row in batch}
+        met |= {(a, b) for a in own for b in own if a < b}
+    assert len(met) > 0.5 * 64 * 63 / 2
+
+
+def test_ids_drawn_again_change():
+    """5 ids in 2 batches of 4: three come again, by chance."""
+    labels = [row // 2 for row in range(10)]
+    again: Counter[int] = Counter()
+    for epoch in range(100):
+        batches = balanced_batches(labels, ids=4, images=2, seed=0, epoch=epoch)
+        seen = visits(labels, batches)
+        again.update(label for label in seen if seen[label] > 1)
+    assert set(again) == set(range(5)) and max(again.values()) < 80  # 60 expected, deviation 5
+
+
 def test_equal_ids_fill_equal_batches_and_nothing_is_drawn_again():
     labels = [row % 32 for row in range(32 * 8)]
     batches = balanced_batches(labels, ids=16, images=4, seed=1, epoch=2)

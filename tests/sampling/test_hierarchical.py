@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resight.sampling.hierarchical import hierarchical_batches
-from sampling.sets import check_epoch, group_sizes, rows_of, sets, visits
+from sampling.sets import check_epoch, rows_of, sets, visits
 
 
 @st.composite
@@ -51,20 +51,20 @@ def test_an_epoch(case):
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=nested())
-def test_ids_come_again_only_with_their_super_class_all_drawn(case):
-    """Within a super-class no id is a second round ahead of another, but for the last batch's."""
-    labels, supers, options = case
-    seen = visits(labels, hierarchical_batches(labels, supers, **options))
-    groups = {k: len(group_sizes(n, options["images"])) for k, n in Counter(labels).items()}
-    home = dict(zip(labels, supers, strict=True))
-    visited = Counter()
-    for batch in rows_of(hierarchical_batches(labels, supers, **options)):
-        visited.update(met(labels, supers, batch).keys())
-    for name in set(supers):
-        own = [label for label in groups if home[label] == name]
-        again = [seen[label] - groups[label] for label in own if seen[label] < visited[name]]
-        assert not again or max(again) - min(again) <= 1
+@given(
+    homes=st.lists(st.integers(0, 3), min_size=2, max_size=14),
+    each=st.integers(1, 9),
+    ids=st.integers(2, 6),
+    seed=st.integers(0, 999),
+)
+def test_equal_ids_of_a_super_class_are_seen_equally_often(homes, each, ids, seed):
+    labels = [k for k in range(len(homes)) for _ in range(each)]
+    supers = [homes[label] for label in labels]
+    batches = hierarchical_batches(labels, supers, ids=ids, images=3, seed=seed, epoch=0)
+    seen = visits(labels, batches)
+    for name in set(homes):
+        own = [seen[k] for k, home in enumerate(homes) if home == name]
+        assert max(own) - min(own) <= 1
 
 
 @settings(max_examples=50, deadline=None)
