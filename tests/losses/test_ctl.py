@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracles import losses as oracle
 
-from resight.losses import ctl
+from resight.losses import ctl_rounds
 from resight.losses.center import CenterLoss
 from resight.losses.ctl import CentroidTripletLoss
 from resight.losses.distance import hardest_pairs, hardest_triplets
@@ -83,7 +83,8 @@ def test_with_references_too(variant, counts, seed, refs, other, margin):
 @pytest.mark.parametrize("left_out", [True, False])
 def test_very_ragged(monkeypatch, cells, left_out):
     """Rounds of many sizes, in blocks of few and of many; the longest id is alone at its end."""
-    monkeypatch.setattr(ctl, "CELLS", cells)
+    monkeypatch.setattr(ctl_rounds, "CELLS", cells)
+    monkeypatch.setattr(ctl_rounds, "BLOCK", cells)
     f, labels = batch([1, 2, 3, 9, 17, 2, 4, 4, 5, 1], 5)
     refs = None if left_out else batch([3, 1, 9, 2, 5, 1, 1, 6, 2, 1, 3, 3, 3], 6)
     fast = CentroidTripletLoss("official", 0.4)

@@ -29,14 +29,6 @@ def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (squares - 2 * a @ b.T).clamp(min=0)
 
 
-def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Euclidean distances, (N, D) and (M, D) -> (N, M).
-
-    The root's slope is unbounded at 0; it is taken at 1e-12 there, so that gradients stay finite.
-    """
-    return squared_distances(a, b).clamp(min=1e-12).sqrt()
-
-
 def pair_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Euclidean distance row by row, (N, D) twice -> (N,); the gradient at 0 is 0."""
     result: torch.Tensor = torch.linalg.vector_norm(a - b, dim=1)
@@ -89,15 +81,3 @@ def hardest_triplets(
     farthest = pair_distances(asking, others.index_select(0, far))
     nearest = pair_distances(asking, others.index_select(0, near))
     return (farthest - nearest + margin).clamp(min=0).mean()
-
-
-def batch_hard(
-    matrix: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, margin: float
-) -> torch.Tensor:
-    """As `hardest_triplets`, on a matrix of distances (N, M)."""
-    usable = positive.any(1) & negative.any(1)
-    if not bool(usable.any()):
-        return matrix.sum() * 0
-    far = matrix.masked_fill(~positive, -torch.inf).amax(1)[usable]
-    near = matrix.masked_fill(~negative, torch.inf).amin(1)[usable]
-    return (far - near + margin).clamp(min=0).mean()
