@@ -69,20 +69,6 @@ def test_order_of_the_images_does_not_change_the_shape_of_an_epoch(case, seed):
     assert visits(labels, one).total() == visits(moved, other).total()
 
 
-@settings(max_examples=60, deadline=None)
-@given(case=sets(), replicas=st.integers(1, 4))
-def test_replicas_share_the_epoch_of_one_process(case, replicas):
-    labels, options = case
-    whole = balanced_batches(labels, **options)
-    parts = [
-        balanced_batches(labels, **options, replicas=replicas, replica=replica)
-        for replica in range(replicas)
-    ]
-    assert {len(part) for part in parts} == {len(whole) // replicas}
-    together = [batch for step in zip(*parts, strict=True) for batch in step]
-    assert together == whole[: len(whole) - len(whole) % replicas]  # hence disjoint
-
-
 @given(size=st.integers(0, 40), replicas=st.integers(1, 9))
 def test_shares_are_the_batch_in_near_equal_parts(size, replicas):
     batch = [(row, 7 * row) for row in range(size)]

@@ -11,14 +11,7 @@ from resight.sampling.groups import Integers, check, cut
 
 
 def balanced_batches(
-    labels: Sequence[int],
-    *,
-    ids: int,
-    images: int,
-    seed: int,
-    epoch: int,
-    replicas: int = 1,
-    replica: int = 0,
+    labels: Sequence[int], *, ids: int, images: int, seed: int, epoch: int
 ) -> list[list[Draw]]:
     """One epoch of batches: lists of (row, augmentation seed), an id's images side by side.
 
@@ -59,8 +52,7 @@ def balanced_batches(
             places = np.r_[mine, places[~np.isin(places, mine)]]
         batches[places, row] = line[part]
         before = places[owner[part] == owner[part.stop - 1]]
-    drawn = groups.draws(batches, seed, epoch)
-    return drawn[replica : len(drawn) - len(drawn) % replicas : replicas]
+    return groups.draws(batches, seed, epoch)
 
 
 def _times(counts: Integers, most: int, total: int, rng: np.random.Generator) -> Integers:
