@@ -187,7 +187,8 @@ def test_arcface_rises_with_the_angle_all_the_way():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_arcface_at_and_opposite_its_vector(dtype, sign):
     """Where an arc cosine has no slope."""
-    loss = ArcFaceLoss(3, 8).to(dtype)
+    loss = ArcFaceLoss(3, 8, scale=1.0).to(dtype)
+    loss.weight.data[0] = torch.eye(8)[0]  # the cosine is 1 to the last bit
     f = (sign * loss.weight.detach()[:1]).clone().requires_grad_()
     loss(f, torch.tensor([0])).backward()
     for gradient in (f.grad, loss.weight.grad):
@@ -204,6 +205,18 @@ def test_classifier_equals_the_loops(smoothing):
     logits = (f @ loss.weight.T).tolist()
     expected = base.cross_entropy(logits, labels.tolist(), smoothing)
     assert loss(f, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_semihard_negatives_are_strictly_farther():
+    """One negative as far as the positive (2), one at 4: margin 5 leaves 2 - 4 + 5."""
+    anchor, label = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    ref, ref_labels = torch.tensor([[0.0, 1.0], [0, -1], [-1, 0]]), torch.tensor([0, 1, 1])
+    value = TripletLoss(5.0, "semihard")(anchor, label, ref, ref_labels)
+    assert value.item() == pytest.approx(3.0)
+    # Without the one at 4 there is none; the one at 2 is what any fallback can take.
+    for fallback, expected in (("farthest", 5.0), ("nearest", 5.0), ("none", 0.0)):
+        loss = TripletLoss(5.0, "semihard", fallback)
+        assert loss(anchor, label, ref[:2], ref_labels[:2]).item() == pytest.approx(expected)
 
 
 def test_default_margins():

@@ -78,6 +78,9 @@ class TripletLoss(nn.Module):
             last = torch.zeros_like(count) if self.fallback == "nearest" else count - 1
             chosen = order.gather(1, torch.where(beyond, place, last))
         losses = (distances - distances.gather(1, chosen) + self.margin).clamp(min=0)
-        if self.fallback == "none":  # a NaN has nothing beyond it, and must be seen in the value
-            positive = positive & (beyond | losses.isnan())
+        # A NaN is never chosen, but its gradient would be NaN: the value must tell.
+        broken = distances.isnan().any(1, keepdim=True)
+        losses = losses.masked_fill(broken, torch.nan)
+        if self.fallback == "none":
+            positive = positive & (beyond | broken)
         return losses[positive]
