@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 import resight
 from resight.errors import UserError
@@ -46,6 +46,17 @@ class Sweep(BaseModel):
     variants: dict[str, dict[str, Any]] = {}
     over: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+
+    @field_validator("over", mode="before")
+    @classmethod
+    def _numbers(cls, over: Any) -> Any:
+        """YAML takes 1e-4 for text, as it has no point; a plot needs the number."""
+        if not isinstance(over, dict):
+            return over
+        return {
+            name: [_number(v) for v in values] if isinstance(values, list) else values
+            for name, values in over.items()
+        }
 
     @model_validator(mode="after")
     def _distinct(self) -> Sweep:
@@ -123,6 +134,13 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], About, Sweep 
         return values, about, None
     found = _mapping(values.pop("sweep"), path, "sweep")
     return values, about, build(Sweep, found, f"{path}: sweep")
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _mapping(content: object, path: Path, key: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from resight.files import read_json, write_text
 from resight.train import rundir
 from resight.train.sweeps.plan import IMAGES, LOCK, Trial, evaluation_of
 
+RESIGHT = (sys.executable, "-m", "resight.cli.main")
 _LOOK = 0.1  # seconds between two looks at the commands
 _GRACE = 60.0  # seconds for a run to keep what it has when it is stopped
 _MOST = 3  # commands that a run takes: train or resume, evaluate
@@ -188,7 +189,7 @@ def _begin(
         environment |= dict.fromkeys(_THREADS, str(threads))
     # The lock goes with the command: a sweep that is killed leaves it held until that has ended.
     process = subprocess.Popen(
-        [sys.executable, "-m", "resight.cli.main", *words],
+        [*RESIGHT, *words],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
