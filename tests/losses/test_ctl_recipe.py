@@ -58,7 +58,6 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
 
 
 def test_the_centres_have_an_optimiser_of_their_own():
-    objective, *_ = parts()
     adam, sgd = CTLObjective(CTLSettings(lr=1e-3), 3, 6).optimizers([])
     assert [len(o.param_groups[0]["params"]) for o in (adam, sgd)] == [1, 1]
     assert sgd.param_groups[0]["lr"] == 0.5 and adam.param_groups[0]["lr"] == 1e-3

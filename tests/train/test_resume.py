@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -17,7 +19,9 @@ from command import TINY
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.train import checkpoint, start
+from resight.train.catalogue import read_recipe, recipes_folder
 from resight.train.loop import LoopOptions, Stopped, Watcher
+from resight.train.recipes import settings_of
 from resight.train.recipes.ctl import CTLSettings
 
 SETTINGS = {
@@ -148,3 +152,51 @@ def test_random_states_come_back() -> None:
     first = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
     checkpoint.restore_random_states(states)
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == first
+
+
+def kind(path: Path) -> str:
+    """What sets a recipe's way of training apart from another's."""
+    values, *_ = read_recipe(path)
+    loss = values.get("loss", values["recipe"])
+    names = [loss["name"] if isinstance(loss, dict) else loss]
+    if isinstance(loss, dict) and loss.get("mining"):
+        names.append(loss["mining"])
+    names += [key for key in ("memory", "super_class", "projection") if values.get(key)]
+    return "-".join(
+        names + [f"{k}={values[k]}" for k in ("ctl_weight", "freeze_bn") if k in values]
+    )
+
+
+RECIPES = {kind(path): path for path in sorted(recipes_folder().glob("*.yaml"))}
+EXTRA = {
+    "lora": {"recipe": "smooth_ap", "backbone": "test_vit", "tune": "lora", "lora_rank": 2},
+    "head": {"recipe": "smooth_ap", "tune": "head", "loss": "proxy_nca"},
+    "chunk": {"recipe": "ctl", "chunk": 3, "accumulate": 2},
+    "ctl-memory": {"recipe": "smooth_ap", "loss": "ctl", "memory": {"size": 9}},
+}
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *EXTRA])
+def test_every_recipe_goes_on_as_if_nothing_had_happened(
+    shapes: Path, tmp_path: Path, name: str
+) -> None:
+    """Each way of training, on a tiny network; memories, proxies and centres included."""
+    values = read_recipe(RECIPES[name])[0] if name in RECIPES else EXTRA[name]
+    small = {"backbone": TINY, "weights": "none", "size": (32, 32), "ids": 4, "images": 2}
+    small |= {"epochs": 2, "lr": 1e-3, "warmup": 0, "milestones": [1], "last_stride": 2}
+    small |= {"pooling": "auto", "augment": {"crop": "resized-crop"}} | EXTRA.get(name, {})
+    if "memory" in values:
+        small["memory"] = {"size": 13, "start": 1}
+    settings = settings_of(values | small, name)
+    images = load_images(shapes)
+    supers = pl.col("object").str.tail(2).cast(pl.Int64) % 3
+    images = replace(images, table=images.table.with_columns(super_class_id=supers))
+    options = LoopOptions(workers=0, log_every=1)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    start.start(settings, images, whole, options, Watcher())
+    with pytest.raises(Stopped):
+        start.start(settings, images, out, options, Watcher(step=Interrupt(4)))
+    torch.manual_seed(99)
+    start.resume(out, options, Watcher())
+    assert same(weights(out), weights(whole))
+    assert losses(out) == losses(whole) and len(losses(out)) > 4

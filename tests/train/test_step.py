@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
 import pytest
 import torch
 from accelerate import Accelerator
 from stepping import LABELS, batch, gradients, story
 from torch import nn
 
-from resight.train.step import NotFinite, Stepper
+from command import TINY
+from resight.data.sources import load_images
+from resight.data.splits import training_parts
+from resight.errors import UserError
+from resight.train import prepare
+from resight.train.recipes import settings_of
+from resight.train.step import FeatureNetwork, NotFinite, Stepper, _release_unused
 
 LOSSES = [
     {"recipe": "smooth_ap"},
@@ -123,3 +133,25 @@ def test_labels_of_the_set_make_the_batches() -> None:
     rows = [row for drawn in made.batches(0) for row, _ in drawn]
     assert set(rows) == set(range(len(LABELS)))
     assert made.batches(0) == made.batches(0) != made.batches(1)
+
+
+def test_parameters_that_no_feature_depends_on_are_released() -> None:
+    """mobilenetv3 has a head of its own behind the map that we pool."""
+    made = story(recipe="smooth_ap", backbone="mobilenetv3_small_050", pooling="average")
+    _release_unused(FeatureNetwork(made.embedder), made.embedder)
+    released = {n for n, p in made.embedder.named_parameters() if not p.requires_grad}
+    assert released == {"backbone.conv_head.weight", "backbone.conv_head.bias"}
+    gradients(made, *batch())
+    assert all(p.grad is None or n not in released for n, p in made.embedder.named_parameters())
+
+
+def test_an_object_in_two_super_classes_is_one_line(shapes: Path) -> None:
+    images = load_images(shapes)
+    table = images.table.with_columns(kind=pl.int_range(pl.len()) % 2)
+    parts = training_parts(replace(images, table=table), val_share=0.1, seed=0)
+    settings = settings_of({"super_class": "kind", "backbone": TINY, "size": (32, 32)}, "test")
+    with pytest.raises(UserError, match=r"super_class=kind: .* objects have several, object 0"):
+        prepare.build_story(prepare.with_rate(settings, print), parts, print)
+    with pytest.raises(UserError, match=r"super_class=colour: .* no such column"):
+        colour = settings.model_copy(update={"super_class": "colour", "lr": 1e-3})
+        prepare.build_story(colour, parts, print)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import polars as pl
 import torch
 from accelerate import Accelerator
 
@@ -72,6 +73,7 @@ def with_rate(settings: TrainSettings, tell: Tell) -> TrainSettings:
 
 def build_story(settings: TrainSettings, parts: Parts, tell: Tell) -> Story:
     """The recipe for these training objects, with its initial weights."""
+    supers = _supers(settings, parts.train)
     seed_everything(settings.seed, settings.deterministic)
     embedder = Embedder(settings.embedder())
     if embedder.config.last_stride != settings.last_stride:
@@ -79,7 +81,7 @@ def build_story(settings: TrainSettings, parts: Parts, tell: Tell) -> Story:
     initial_weights(embedder, settings.weights, settings.partial_weights, tell)
     classes = {name: k for k, name in enumerate(parts.train.objects())}
     labels = [classes[name] for name in parts.train.table["object"]]
-    return compose(settings, embedder, labels, _supers(settings, parts.train))
+    return compose(settings, embedder, labels, supers)
 
 
 def _supers(settings: TrainSettings, images: ImageSet) -> list[int] | None:
@@ -95,6 +97,13 @@ def _supers(settings: TrainSettings, images: ImageSet) -> list[int] | None:
     values = images.table[name]
     if values.null_count():
         raise UserError(f"{images.source}: {values.null_count():,} rows without a {name}")
+    counts = images.table.group_by("object").agg(pl.col(name).n_unique())
+    split = counts.filter(pl.col(name) > 1)["object"].sort()
+    if len(split):
+        raise UserError(
+            f"--set super_class={name}: {len(split):,} objects have several, "
+            f"{', '.join(split.head(3).to_list())} among them; an object needs one"
+        )
     codes = {value: k for k, value in enumerate(values.unique().sort())}
     return [codes[value] for value in values]
 

@@ -47,6 +47,8 @@ class Stepper:
         story.embedder.to(accelerator.device)
         story.objective.to(accelerator.device)
         self.bare = FeatureNetwork(story.embedder)
+        if accelerator.num_processes > 1:
+            _release_unused(self.bare, story.embedder)
         trained = any(p.requires_grad for p in self.bare.parameters())
         # With nothing to train in it there are no gradients to share.
         self.network: nn.Module = accelerator.prepare_model(self.bare) if trained else self.bare
@@ -151,6 +153,22 @@ class Stepper:
             return contextlib.nullcontext()
         held: contextlib.AbstractContextManager[None] = self.accelerator.no_sync(self.network)
         return held
+
+
+def _release_unused(network: nn.Module, embedder: Embedder) -> None:
+    """Take the parameters that no feature depends on out of training.
+
+    Such as a backbone's own head where we pool its map: processes would wait for their gradients.
+    """
+    embedder.eval()
+    device = next(network.parameters()).device
+    found = [p for p in network.parameters() if p.requires_grad]
+    if not found:
+        return
+    probe = torch.zeros(2, 3, *embedder.preprocess.size, device=device)
+    used = torch.autograd.grad(network(probe).sum(), found, allow_unused=True)
+    for parameter, gradient in zip(found, used, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 @contextlib.contextmanager
