@@ -19,7 +19,7 @@ def unit(embeddings: torch.Tensor) -> torch.Tensor:
     largest = embeddings.detach().abs().amax(1, keepdim=True)
     scaled = (embeddings / largest.clamp(min=1e-12)).masked_fill(largest < 1e-12, 0)
     length: torch.Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return scaled / length.clamp(min=1)
+    return scaled / length.clamp(min=0.5)  # of a row that isn't zero it is at least 1
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
