@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from resight.errors import UserError
 from resight.settings import apply_pairs, build, dump_yaml, read_yaml
@@ -136,3 +136,55 @@ def test_yaml_files_that_hold_no_settings(tmp_path):
         path.write_text(content)
         with pytest.raises(UserError, match="lines of the form name: value"):
             read_yaml(path)
+
+
+class Round(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: Literal["round"] = "round"
+    radius: Annotated[float, Field(gt=0)] = 1
+
+
+class Square(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: Literal["square"] = "square"
+    side: float = 1
+
+
+class Drawing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    shape: Annotated[Round | Square, Field(discriminator="name")] = Round()
+    pen: Square | None = None
+
+    @model_validator(mode="after")
+    def _thin(self) -> Drawing:
+        if self.pen is not None and self.pen.side > 9:
+            raise ValueError("pen: too thick for any shape")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"shape": {"name": "squar"}}, "f: no shape 'squar'; did you mean square?"),
+        ({"shape": {"name": "x"}}, "f: no shape 'x'; there are: round, square"),
+        (
+            {"shape": {"name": "square", "radius": 2}},
+            "f: no setting 'shape.radius'; there are: name, side",
+        ),
+        (
+            {"shape": {"name": "round", "radus": 2}},
+            "f: no setting 'shape.radus'; did you mean radius?",
+        ),
+        ({"pen": {"sid": 2}}, "f: no setting 'pen.sid'; did you mean side?"),
+        ({"pen": {"side": 10}}, "f: pen: too thick for any shape"),
+    ],
+)
+def test_faults_inside_a_choice_are_named_as_they_were_written(values, line):
+    with pytest.raises(UserError) as caught:
+        build(Drawing, values, "f")
+    assert str(caught.value) == line
+
+
+def test_a_value_inside_a_choice():
+    with pytest.raises(UserError, match=r"^f: shape.radius = -1: input should be greater than 0"):
+        build(Drawing, {"shape": {"name": "round", "radius": -1}}, "f")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -67,25 +67,63 @@ def dump_yaml(model: BaseModel) -> str:
 
 
 def _line(kind: type[BaseModel], fault: dict[str, Any], where: str) -> str:
-    place = [str(part) for part in fault["loc"]]
+    place = _place(kind, fault["loc"])
     name = ".".join(place)
+    if fault["type"] == "union_tag_invalid":
+        tag = fault["ctx"]["tag"]
+        known = fault["ctx"]["expected_tags"].replace("'", "").split(", ")
+        near = difflib.get_close_matches(tag, known, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+        return f"{where}: no {name} {tag!r}; {hint}"
     if fault["type"] == "missing":
         return f"{where}: the setting {name!r} is missing"
     if fault["type"] == "extra_forbidden":
-        known = _names(kind, place[:-1])
+        known = _names(kind, fault["loc"][:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.6)
         hint = f"; there are: {', '.join(known)}" if known else ""
         if near:
             hint = f"; did you mean {near[0]}?"
         return f"{where}: no setting {name!r}{hint}"
     message = fault["msg"].removeprefix("Value error, ")
+    if not name:  # a rule between settings, which names them itself
+        return f"{where}: {message}"
     return f"{where}: {name} = {fault['input']!r}: {message[:1].lower()}{message[1:]}"
 
 
-def _names(kind: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        inner = kind.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return list(kind.model_fields)
+def _place(kind: type[BaseModel], parts: Sequence[int | str]) -> list[str]:
+    """The dotted name without the tags of unions: loss.temperature, not loss.smooth_ap.temp..."""
+    place: list[str] = []
+    models: list[type[BaseModel]] = [kind]
+    for part in parts:
+        tagged = len(models) > 1
+        if tagged:
+            models = [model for model in models if _tag(model) == part]
+            if models:
+                continue
+        place.append(str(part))
+        field = models[0].model_fields.get(str(part)) if models else None
+        models = _models(field.annotation) if field is not None else []
+    return place
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    return model.model_fields["name"].default if "name" in model.model_fields else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _names(kind: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The settings there are where `loc` points."""
+    models = [kind]
+    for part in loc:
+        if len(models) > 1:
+            models = [model for model in models if _tag(model) == part]
+            continue
+        field = models[0].model_fields.get(str(part)) if models else None
+        models = _models(field.annotation) if field is not None else []
+    return list(models[0].model_fields) if len(models) == 1 else []

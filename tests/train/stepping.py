@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from command import TINY
 from resight.models.embedder import Embedder
 from resight.train.recipes import settings_of
-from resight.train.step import Stepper
+from resight.train.step import Stepper, accelerator
 from resight.train.story import Story, compose
 
 LABELS = [0, 0, 1, 1, 1, 2, 3, 3, 4, 4]
@@ -33,7 +32,7 @@ def gradients(
     made: Story, images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Those of one step that is not taken, by parameter, and the losses."""
-    stepper = Stepper(made, Accelerator(cpu=True))
+    stepper = Stepper(made, accelerator())
     taken: dict[str, torch.Tensor] = {}
 
     def keep() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from accelerate import Accelerator
 from stepping import LABELS, batch, gradients, story
 from torch import nn
 
@@ -18,7 +17,7 @@ from resight.data.splits import training_parts
 from resight.errors import UserError
 from resight.train import prepare
 from resight.train.recipes import settings_of
-from resight.train.step import FeatureNetwork, NotFinite, Stepper, _release_unused
+from resight.train.step import FeatureNetwork, NotFinite, Stepper, _release_unused, accelerator
 
 LOSSES = [
     {"recipe": "smooth_ap"},
@@ -107,15 +106,16 @@ def test_chunks_need_the_memory_of_a_chunk() -> None:
     assert peak(5) < peak(None) / 6
 
 
-def test_a_loss_that_is_not_finite_touches_no_weight_and_names_the_image() -> None:
-    made = story(recipe="smooth_ap")
+@pytest.mark.parametrize("loss", ["smooth_ap", "triplet"])
+def test_what_is_not_finite_touches_no_weight_and_names_the_image(loss: str) -> None:
+    made = story(recipe="smooth_ap", loss=loss)
     before = {k: v.clone() for k, v in made.state.state_dict().items()}
     images, labels = batch()
     images[6] = torch.nan
-    stepper = Stepper(made, Accelerator(cpu=True))
+    stepper = Stepper(made, accelerator())
     with pytest.raises(NotFinite) as caught:
         stepper(images, labels, update=True)
-    assert caught.value.parts == ["loss"] and caught.value.rows.tolist() == [6]
+    assert caught.value.parts and caught.value.rows.tolist() == [6]
     assert all(torch.equal(v, before[k]) for k, v in made.state.state_dict().items())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 from torch.utils.tensorboard import SummaryWriter
 
 from resight.data.decode import BadImage
@@ -22,7 +22,7 @@ from resight.errors import UserError
 from resight.sampling.balanced import share
 from resight.train import checkpoint
 from resight.train.rundir import Run
-from resight.train.step import NotFinite, Stepper
+from resight.train.step import NotFinite, Stepper, accelerator
 from resight.train.story import Story
 from resight.train.validate import Validation
 
@@ -81,13 +81,7 @@ def fit(
     a signal (a checkpoint is written first).
     """
     watcher = watcher or Watcher()
-    accelerator = Accelerator(
-        mixed_precision=options.precision,
-        step_scheduler_with_optimizer=False,
-        # The running statistics are shared once a step (`average_statistics`), not in each pass.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    trainer = _Trainer(story, accelerator, run, options, watcher)
+    trainer = _Trainer(story, accelerator(options.precision), run, options, watcher)
     if resume:
         trainer.restore()
     with _signals() as stopped, trainer:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import torch
-from accelerate import Accelerator
 
 from resight.data.decode import BadImage, shape_of
 from resight.data.imageset import ImageSet
@@ -23,7 +22,7 @@ from resight.models.open import embedder_folder
 from resight.models.rates import default_lr
 from resight.models.weights import load_backbone_weights
 from resight.train.recipes.settings import TrainSettings
-from resight.train.step import Stepper
+from resight.train.step import Stepper, accelerator
 from resight.train.story import Story, compose
 
 Tell = Callable[[str], None]
@@ -162,7 +161,7 @@ def epochs_for(
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     settings = definite(settings, parts.train, lambda line: None)
     story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
-    stepper = Stepper(story, Accelerator())
+    stepper = Stepper(story, accelerator())
     batches = story.batches(0)
     steps, taken, startup = 8, 0, 0.0
     began = time.perf_counter()

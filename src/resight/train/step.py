@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from resight.models.embedder import Embedder
@@ -20,6 +21,17 @@ class NotFinite(Exception):
     def __init__(self, parts: list[str], rows: torch.Tensor):
         super().__init__(", ".join(parts))
         self.parts, self.rows = parts, rows
+
+
+def accelerator(precision: str = "no") -> Accelerator:
+    """The device, and the other processes, for `Stepper`."""
+    return Accelerator(
+        mixed_precision=precision,
+        step_scheduler_with_optimizer=False,
+        # The running statistics are shared once a step (`average_statistics`), not in each pass:
+        # processes may differ in the number of their chunks.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 class FeatureNetwork(nn.Module):
@@ -140,10 +152,11 @@ class Stepper:
             return everyone.sum() * 0, {}
         e = self.story.embedder.neck(everyone)
         losses: dict[str, torch.Tensor] = self.story.objective(everyone, e, everyones)
-        if not bool(torch.isfinite(losses["loss"])):
+        if not bool(torch.isfinite(losses["loss"]) & torch.isfinite(everyone.detach()).all()):
+            # A broken image that is a far negative to all others may not show in any loss.
             parts = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
             bad = ~torch.isfinite(f.detach()).all(1)
-            raise NotFinite(parts, bad.nonzero().squeeze(1).cpu())
+            raise NotFinite(parts or ["the feature"], bad.nonzero().squeeze(1).cpu())
         detached = {name: value.detach() for name, value in losses.items()}
         return losses["loss"] / self.story.settings.accumulate, detached
 

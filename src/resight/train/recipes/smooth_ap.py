@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from resight.data.transforms import Augment
 from resight.losses.memory import CrossBatchMemory
@@ -32,8 +32,10 @@ class MemorySettings(BaseModel):
 
 
 def _named(value: Any) -> Any:
-    """ "fastap" stands for {"name": "fastap"}."""
-    return {"name": value} if isinstance(value, str) else value
+    """ "fastap" stands for {"name": "fastap"}, and options alone are those of smooth_ap."""
+    if isinstance(value, str):
+        return {"name": value}
+    return {"name": "smooth_ap"} | value if isinstance(value, dict) else value
 
 
 class SmoothAPSettings(TrainSettings):
@@ -61,6 +63,15 @@ class SmoothAPSettings(TrainSettings):
     loss: Annotated[LossSettings, BeforeValidator(_named)] = SmoothAP()
     loss_lr: Rate = 1.0  # times lr, for what a loss learns itself: proxies, a classifier
     memory: MemorySettings | None = None
+
+    @model_validator(mode="after")
+    def _memory_fits(self) -> SmoothAPSettings:
+        if self.memory is not None and self.loss.name in ("proxy_nca", "arcface", "ce"):
+            raise ValueError(
+                f"memory: {self.loss.name} compares with vectors of its own, not with other "
+                "images; use it without a memory"
+            )
+        return self
 
 
 class SmoothAPObjective(Objective):
