@@ -58,7 +58,7 @@ from resight.train.story import Story
 
 HERE = Path(__file__).parent
 WARM = 2  # steps before the clock starts, where a batch is in memory
-FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")
 PARTS = ("network", "step", "reading", "reading, all cores", "training")
 
 
@@ -189,6 +189,7 @@ def synchronize() -> None:
 
 def child(part: str, net: str, threads: int, args: argparse.Namespace, answer: Connection) -> None:
     """Measure one part and tell the parent."""
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as ever
     if threads:
         torch.set_num_threads(threads)
     story, images = prepared(net, args)
@@ -208,9 +209,9 @@ def child(part: str, net: str, threads: int, args: argparse.Namespace, answer: C
 
 
 def measured(part: str, net: str, threads: int, args: argparse.Namespace) -> dict[str, float]:
-    """One part, in a process of its own: a fork, as the imports take longer than many a part."""
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=child, args=(part, net, threads, args, theirs))
+    """One part, in a fresh process: a fork of threads that have worked already is far slower."""
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    process = SPAWN.Process(target=child, args=(part, net, threads, args, theirs))
     process.start()
     theirs.close()
     try:
