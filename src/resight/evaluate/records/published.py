@@ -7,7 +7,8 @@ read in a source; the others are recalled from the paper and are quoted with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,3 +125,32 @@ def ours(figure: Published, summary: Mapping[str, Any]) -> float | None:
         names += [key for key in metrics(summary) if key.startswith("mAP")]
     value = next((summary[name] for name in names if name in summary), None)
     return float(value) if isinstance(value, int | float) else None
+
+
+def beside(protocol: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any] | None:
+    """A row for each published model and for each of ours, a column a metric; None without figures.
+
+    rows: of each of ours its name, and its metrics as a summary has them; NaN is not known.
+    """
+    figures = published(protocol)
+    if not figures:
+        return None
+    columns = {figure.metric: figure for figure in figures}
+    models: dict[tuple[str, str, bool], dict[str, float]] = {}
+    for figure in figures:
+        key = (figure.paper, figure.remark, figure.verified)
+        models.setdefault(key, {})[figure.metric] = figure.value
+    mine = []
+    for name, summary in rows:
+        found = [ours(figure, summary) for figure in columns.values()]
+        cells = [None if one is None or math.isnan(one) else one for one in found]
+        mine.append({"name": name, "cells": cells})
+    return {
+        "columns": list(columns),
+        "models": [
+            {"paper": paper, "remark": remark, "verified": verified}
+            | {"cells": [of_model.get(metric) for metric in columns]}
+            for (paper, remark, verified), of_model in models.items()
+        ],
+        "ours": mine,
+    }

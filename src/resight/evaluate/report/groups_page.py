@@ -11,7 +11,7 @@ import numpy as np
 
 from resight.evaluate.records.compare import SIGNIFICANT, in_words, percent, points, span
 from resight.evaluate.records.groups import Groups, GroupTable, compare_groups
-from resight.evaluate.records.published import ours, published
+from resight.evaluate.records.published import beside
 from resight.evaluate.report.render import write_page
 from resight.evaluate.uncertainty import Floats
 
@@ -192,30 +192,9 @@ def _span(ends: Floats, digits: int) -> str:
 
 
 def _published(table: GroupTable) -> dict[str, Any] | None:
-    """A row for each published model and for each method, a column a metric; None without any."""
-    figures = published(table.protocol)
-    if not figures:
-        return None
-    columns = {figure.metric: figure for figure in figures}
-    models: dict[tuple[str, str, bool], dict[str, float]] = {}
-    for figure in figures:
-        key = (figure.paper, figure.remark, figure.verified)
-        models.setdefault(key, {})[figure.metric] = figure.value
-    mine = []
-    for k, method in enumerate(table.methods):
-        means = dict(zip(table.metrics, map(float, table.mean[k]), strict=True))
-        found = [ours(figure, means) for figure in columns.values()]
-        cells = [None if one is None or np.isnan(one) else one for one in found]
-        mine.append({"name": method, "cells": cells})
-    return {
-        "columns": list(columns),
-        "models": [
-            {"paper": paper, "remark": remark, "verified": verified}
-            | {"cells": [of_model.get(metric) for metric in columns]}
-            for (paper, remark, verified), of_model in models.items()
-        ],
-        "ours": mine,
-    }
+    """Published figures beside the means of the methods; None without any."""
+    means = [dict(zip(table.metrics, map(float, row), strict=True)) for row in table.mean]
+    return beside(table.protocol, list(zip(table.methods, means, strict=True)))
 
 
 def _runs(part: Part) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resight.evaluate.records.compare import span
-from resight.evaluate.records.published import ours, published
+from resight.evaluate.records.published import beside
 from resight.evaluate.records.record import Record, metrics, primary
 from resight.evaluate.report.render import write_page
 
@@ -60,36 +60,14 @@ def _section(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any
         "rows": rows,
         "notes": _notes(protocol, runs),
         "json": json.dumps(value, indent=2, ensure_ascii=False),
-        "published": _published(protocol, runs),
+        "published": beside(
+            protocol, [(name, record.summaries[protocol]) for name, record in runs]
+        ),
     }
 
 
 def _known(value: Any) -> bool:
     return isinstance(value, int | float) and not math.isnan(value)
-
-
-def _published(protocol: str, runs: Sequence[tuple[str, Record]]) -> dict[str, Any] | None:
-    """A row for each published model and for each run, a column a metric; None without figures."""
-    figures = published(protocol)
-    if not figures:
-        return None
-    columns = {figure.metric: figure for figure in figures}
-    models: dict[tuple[str, str, bool], dict[str, float]] = {}
-    for figure in figures:
-        key = (figure.paper, figure.remark, figure.verified)
-        models.setdefault(key, {})[figure.metric] = figure.value
-    return {
-        "columns": list(columns),
-        "models": [
-            {"paper": paper, "remark": remark, "verified": verified}
-            | {"cells": [of_model.get(metric) for metric in columns]}
-            for (paper, remark, verified), of_model in models.items()
-        ],
-        "ours": [
-            {"name": name, "cells": [ours(f, one.summaries[protocol]) for f in columns.values()]}
-            for name, one in runs
-        ],
-    }
 
 
 def _notes(protocol: str, runs: Sequence[tuple[str, Record]]) -> list[str]:
