@@ -22,7 +22,7 @@ from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
-from resight.models.heads import BNNeck
+from resight.models.heads import BNNeck, Whitening
 from resight.models.iresnet import IResNet
 from resight.models.lora import plain_state
 from resight.models.pooling import AveragePool, GeM
@@ -32,7 +32,10 @@ CONFIG, WEIGHTS, CARD = "embedder.json", "model.safetensors", "README.md"
 
 
 class EmbedderConfig(BaseModel):
-    """What an embedder is made of. `pooling` "model" is the backbone's own (transformers)."""
+    """What an embedder is made of. `pooling` "model" is the backbone's own (transformers).
+
+    `whiten`: the dimensions of a whitening at the very end, None for none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,15 +46,24 @@ class EmbedderConfig(BaseModel):
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
     bn_neck: bool = True
     preprocess: Preprocess = Preprocess()
+    whiten: Annotated[int, Field(ge=1, le=65536)] | None = None
+
+    def written(self) -> str:
+        """JSON, as it is stored and hashed; without whitening it doesn't speak of it.
+
+        So files and fingerprints are those of the time before there was any.
+        """
+        return self.model_dump_json(exclude={"whiten"} if self.whiten is None else None)
 
 
 class Embedder(nn.Module):
     """Images in, vectors out.
 
     `forward` takes (B, 3, H, W) normalised images and gives f (B, D), the feature before the BN
-    neck, on which the metric losses work, and the embedding (B, D), which is searched: the neck's
-    output, not yet of unit length (object centroids are means of un-normalised embeddings).
-    Without a neck the two are the same.
+    neck, on which the metric losses work, and the embedding (B, E), which is searched: the neck's
+    output, whitened where the configuration says so (only then E may be less than D), not yet of
+    unit length (object centroids are means of un-normalised embeddings). Without neck and
+    whitening the two are the same. `features_dim` is D, `dim` is E.
     """
 
     def __init__(self, config: EmbedderConfig):
@@ -73,9 +85,13 @@ class Embedder(nn.Module):
             self.pool = GeM(config.gem_p)
         with torch.no_grad():  # a model's own head may widen its features: see what comes out
             features = self._pooled(torch.zeros(1, 3, *size)).shape[1]
-        self.dim = config.projection or features
-        self.projection = nn.Linear(features, self.dim) if config.projection else nn.Identity()
-        self.neck = BNNeck(self.dim) if config.bn_neck else nn.Identity()
+        self.features_dim = width = config.projection or features
+        self.dim = config.whiten or width
+        if self.dim > width:
+            raise UserError(f"whiten {self.dim}: only {width} dimensions come out of this network")
+        self.projection = nn.Linear(features, width) if config.projection else nn.Identity()
+        self.neck = BNNeck(width) if config.bn_neck else nn.Identity()
+        self.whitening = Whitening(width, config.whiten) if config.whiten else nn.Identity()
         self.info: dict[str, Any] = {}
         self.fixed: set[str] = set()  # names of parts that stay in eval mode (see tuning.py)
         if mapped:  # convolutions run up to twice as fast with the channels last
@@ -99,14 +115,19 @@ class Embedder(nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) -> f (B, D), embedding (B, D)."""
+        """(B, 3, H, W) -> f (B, D), embedding (B, E)."""
         f = self.features(images)
-        return f, self.neck(f)
+        return f, self.finish(f)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> f (B, D), the feature before the neck."""
         f: torch.Tensor = self.projection(self._pooled(images))
         return f
+
+    def finish(self, f: torch.Tensor) -> torch.Tensor:
+        """f (B, D) -> the embedding (B, E): neck, then whitening."""
+        embedding: torch.Tensor = self.whitening(self.neck(f))
+        return embedding
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> the backbone's pooled feature (B, C)."""
@@ -123,28 +144,35 @@ class Embedder(nn.Module):
     def embed_tensor(
         self, images: torch.Tensor, *, flip: bool = False, scales: Sequence[float] = (1.0,)
     ) -> torch.Tensor:
-        """(B, 3, H, W) normalised -> (B, D) float32 un-normalised, on the images' own device.
+        """(B, 3, H, W) normalised -> (B, E) float32 un-normalised, on the images' own device.
 
         `flip` averages the embedding with that of the mirrored image. With several `scales` the
-        embeddings are brought to unit length and summed (papers' multi-scale feature).
+        embeddings are brought to unit length and summed (papers' multi-scale feature). A whitening
+        comes last, once.
 
         Raises UserError when the backbone does not take images of another scale.
         """
         self.eval()
         images = images.to(self.device, non_blocking=True)
-        total = torch.zeros(len(images), self.dim, device=self.device)
+        total = torch.zeros(len(images), self.features_dim, device=self.device)
         for scale in scales:
             resized = images if scale == 1 else _rescale(images, scale)
             try:
-                one = self(resized)[1].float()
+                one = self._necked(resized)
             except AssertionError as error:  # so timm's transformers refuse a size
                 raise UserError(
                     f"backbone {self.config.backbone} can't take images at scale {scale:g}: {error}"
                 ) from None
             if flip:
-                one = (one + self(resized.flip(-1))[1].float()) / 2
+                one = (one + self._necked(resized.flip(-1))) / 2
             total += nn.functional.normalize(one, dim=1) if len(scales) > 1 else one
-        return total
+        embedding: torch.Tensor = self.whitening(total)
+        return embedding
+
+    def _necked(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> the embedding before whitening (B, D) float32."""
+        out: torch.Tensor = self.neck(self.features(images)).float()
+        return out
 
     def embed(
         self,
@@ -182,7 +210,7 @@ class Embedder(nn.Module):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the configuration and all weights."""
-        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest = hashlib.sha256(self.config.written().encode())
         for key, value in plain_state(self).items():
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -196,7 +224,7 @@ class Embedder(nn.Module):
         state = {key: value.contiguous().cpu() for key, value in plain_state(self).items()}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(state, temporary)
-        content = {"format": 1, "config": self.config.model_dump(mode="json"), "info": info}
+        content = {"format": 1, "config": json.loads(self.config.written()), "info": info}
         write_text(folder / CARD, _card(self.config, self.dim, info))
         write_json(folder / CONFIG, content)  # last: it is what makes the folder an embedder
         return folder

@@ -23,3 +23,22 @@ def classifier(features: int, classes: int) -> nn.Linear:
     layer = nn.Linear(features, classes, bias=False)
     torch.nn.init.normal_(layer.weight, std=0.001)
     return layer
+
+
+class Whitening(nn.Module):
+    """Unit length, then x -> W x + b with W (dims, features), b (dims,); not of unit length again.
+
+    Starts as the identity on the first `dims` numbers; `resight.models.whitening` learns W and b.
+    """
+
+    def __init__(self, features: int, dims: int):
+        super().__init__()
+        self.linear = nn.Linear(features, dims)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(dims, features))
+            self.linear.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, features) -> (B, dims)."""
+        out: torch.Tensor = self.linear(nn.functional.normalize(x, dim=1))
+        return out
