@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from resight.mining.selection import Bools, Floats, Rule, States, grow
 
@@ -35,8 +35,8 @@ class Mining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     initial: Literal["anchor", "batch", "batch+pool"] = "batch+pool"
-    initial_at: float = 0.75
-    candidate_at: float = 0.5
+    initial_at: FiniteFloat = 0.75
+    candidate_at: FiniteFloat = 0.5
     rule: Rule = Rule(score="average", choose="topk", top=5, rounds=4, floor=0.6)
     leftover: Literal["ignore", "negative"] = "ignore"
 

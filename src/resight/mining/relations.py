@@ -129,14 +129,14 @@ def as_labels(
     push, _, _ = _spread(relations.negatives, labels)
     heard = relations.kept if whose == "kept" else np.ones(len(rows), dtype=bool)
     ignored = relations.ignored.rows[heard[relations.ignored.images()]]
-    left_out = np.unique(np.concatenate([ignored, rows.astype(np.int64)]))
+    left_out = _distinct(ignored, rows.astype(np.int64))
 
     # A row that one image wants near and another of its label far.
     negatives = relations.negatives
     place = np.minimum(np.searchsorted(pull, negatives.rows), max(len(pull) - 1, 0))
     if len(pull):
         torn = (pull[place] == negatives.rows) & (low[place] == labels[negatives.images()])
-        left_out = np.union1d(left_out, negatives.rows[torn])
+        left_out = _distinct(left_out, negatives.rows[torn])
     near = (low == high) & ~_within(pull, left_out)
     far = push[~_within(push, pull) & ~_within(push, left_out)]
     ref_rows = np.concatenate([pull[near], far])
@@ -159,14 +159,14 @@ class _Known:
     @staticmethod
     def of(tuple_: AnchorTuple) -> _Known:
         members = tuple_.members.astype(np.int64)
-        stay = np.unique(members[tuple_.kept])
-        filtered = np.setdiff1d(members, stay)
+        stay = _distinct(members[tuple_.kept])
+        filtered = _distinct(members[~_within(members, stay)])
         if tuple_.mined is None:
             return _Known(members, stay, _NONE, stay, _NONE, filtered, _NONE)
         rows, state = tuple_.mined.rows, tuple_.mined.state
         mined = rows[state == 1]
-        negatives = np.union1d(rows[state == -1], filtered)
-        positives = np.union1d(stay, mined)
+        negatives = _distinct(rows[state == -1], filtered)
+        positives = _distinct(stay, mined)
         return _Known(members, stay, mined, positives, rows[state == 0], negatives, rows)
 
 
@@ -177,10 +177,10 @@ def _memory(
     ignored = {}
     for t, each in enumerate(known):
         near = [known[u].positives for u in np.flatnonzero(close[t]) if u != t]
-        others = np.unique(np.concatenate([_NONE, *near]))
+        others = _distinct(_NONE, *near)
         said = _within(others, each.mined) | _within(others, each.negatives)
-        ignored[t, True] = np.unique(np.concatenate([each.undecided, each.stay, others[~said]]))
-        ignored[t, False] = np.unique(np.concatenate([each.members, each.candidates, others]))
+        ignored[t, True] = _distinct(each.undecided, each.stay, others[~said])
+        ignored[t, False] = _distinct(each.members, each.candidates, others)
     pairs = list(zip(which.tolist(), kept.tolist(), strict=True))
     return (
         _lists([known[t].mined if stays else _NONE for t, stays in pairs]),
@@ -192,6 +192,12 @@ def _memory(
 def _lists(parts: list[Rows]) -> Lists:
     start = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
     return Lists(start, np.concatenate(parts))
+
+
+def _distinct(*parts: Rows) -> Rows:
+    """The rows of all parts, rising, each once. Several times faster here than np.unique."""
+    rows = np.sort(np.concatenate(parts))
+    return rows[np.diff(rows, prepend=-1) > 0]
 
 
 def _within(rows: Rows, among: Rows) -> Bools:
@@ -229,8 +235,8 @@ def _components(link: Bools) -> Rows:
 
 def _spread(lists: Lists, labels: Rows) -> tuple[Rows, Rows, Rows]:
     """Each row of the lists, rising, with the lowest and highest label of those who list it."""
-    whose = labels[lists.images()]
-    order = np.lexsort((whose, lists.rows))
-    rows, first = np.unique(lists.rows[order], return_index=True)
-    last = np.append(first[1:], len(order)) - 1
-    return rows, whose[order][first], whose[order][last[: len(rows)]]
+    # One sort of whole numbers orders by row, then by label.
+    many = int(labels.max(initial=0)) + 1
+    rows, whose = np.divmod(np.sort(lists.rows * many + labels[lists.images()]), many)
+    edge = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
+    return rows[edge[:-1]], whose[edge[:-1]], whose[edge[1:] - 1]

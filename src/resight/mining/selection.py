@@ -15,12 +15,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 States = NDArray[np.int8]
-# Query rows taken at once: their similarities stay in the processor's cache.
+# Query rows taken at once: their similarities stay in the processor's cache, and the count of
+# the high ones fits a byte.
 _BLOCK = 64
 
 
@@ -38,10 +39,10 @@ class Rule(BaseModel):
 
     score: Literal["average", "max"]
     choose: Literal["threshold", "topk"]
-    threshold: float = 0.6
+    threshold: FiniteFloat = 0.6
     top: int = Field(default=5, ge=1)
     rounds: int = Field(default=1, ge=0, le=127)
-    floor: float = 0.6
+    floor: FiniteFloat = 0.6
 
 
 # Mini-batch selection as in the paper: a neighbour stays if it is close to the anchor.
@@ -116,8 +117,10 @@ class _Tally:
             block = similarity[first : first + _BLOCK]
             if self.average:
                 high = block >= self.floor
-                self.sums += np.where(high, block, np.float32(0)).sum(0, dtype=np.float64)
-                self.counts += np.count_nonzero(high, axis=0)
+                # A product is several times faster than a choice; fmax takes care of NaN.
+                counted = np.fmax(block, self.floor) * high
+                self.sums += np.add.reduce(counted, axis=0, dtype=np.float64)
+                self.counts += np.add.reduce(high.view(np.uint8), axis=0, dtype=np.uint8)
             else:
                 np.fmax(self.largest, np.fmax.reduce(block, axis=0), out=self.largest)
 
