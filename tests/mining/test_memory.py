@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import itertools
+import multiprocessing
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from resight.errors import UserError
 from resight.losses.mined import memory_contrastive
+from resight.mining import journal
 from resight.mining.memory import BITS, MemoryBank
 from resight.mining.relations import Lists
 
@@ -235,6 +235,31 @@ def test_back_to_any_checkpoint(tmp_path_factory, seed, steps, reopen):
         made = made[: [other for other, _ in made].index(name)]
 
 
+@pytest.mark.parametrize("stop", [0, 1, 2, 3])
+def test_a_restore_that_is_cut_short_is_made_again(tmp_path, monkeypatch, stop):
+    memory, rng = bank(tmp_path), np.random.default_rng(0)
+    scribble(memory, rng, 4)
+    name, wanted = memory.checkpoint(), state(memory)
+    for _ in range(3):
+        scribble(memory, rng, 2)
+        memory.checkpoint()
+    scribble(memory, rng, 2)
+    left = iter(range(stop))
+
+    def remove(folder: Path, other: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        journal.remove(folder, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resight.mining.memory.remove", remove)
+        with pytest.raises(KeyboardInterrupt) if stop < 3 else contextlib.nullcontext():
+            memory.restore(name)
+    memory = MemoryBank.open(tmp_path / "memory")
+    memory.restore(name)
+    assert state(memory) == wanted
+
+
 def test_kept_leaves_nothing_older(tmp_path):
     memory, rng = bank(tmp_path), np.random.default_rng(0)
     first = memory.checkpoint()
@@ -255,13 +280,13 @@ def test_a_slot_is_written_down_once(tmp_path):
     scribble(memory, np.random.default_rng(0), 50)
     assert not list((tmp_path / "memory").glob("journal-*"))  # nothing to go back to
     name = memory.checkpoint()
-    journal = tmp_path / "memory" / f"journal-{name}"
+    path = tmp_path / "memory" / f"journal-{name}"
     scribble(memory, np.random.default_rng(1), 200)
-    size = journal.stat().st_size
+    size = path.stat().st_size
     assert size == 11 * (8 + 1 + 2 * 2 * 4)
     memory = MemoryBank.open(tmp_path / "memory")
     scribble(memory, np.random.default_rng(2), 50)
-    assert journal.stat().st_size == size
+    assert path.stat().st_size == size
 
 
 @pytest.mark.parametrize("cut", [1, 12, 24])
@@ -279,29 +304,20 @@ def test_the_torn_end_of_a_journal_is_ignored(tmp_path, cut):
         assert state(memory) == wanted
 
 
-CHILD = """
-import sys, shutil, numpy as np
-from pathlib import Path
-from resight.mining.memory import MemoryBank
-folder, seed = Path(sys.argv[1]), int(sys.argv[2])
-memory, rng = MemoryBank.open(folder), np.random.default_rng(seed)
-if sys.argv[3]: memory.restore(sys.argv[3])
-def write():
-    rows = rng.integers(0, len(memory), 64)
-    x = rng.normal(size=(2, 64, memory.dim)).astype(np.float32)
-    memory.write(rows, augmented=x[0], plain=x[1])
-print("ready", flush=True)
-while True:
-    for _ in range(int(rng.integers(1, 12))): write()
-    name = memory.checkpoint()
-    copy = folder.parent / "part"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("journal-*"))
-    for _ in range(3): write()
-    copy.rename(folder.parent / f"at {name}")  # as a checkpoint's file: whole or not at all
-    for _ in range(3): write()
-    memory.kept(name)
-"""
+def live(folder: Path, seed: int, last: str) -> None:
+    """Train without end: write, make checkpoints, each with a whole copy of the files beside it."""
+    memory, rng = MemoryBank.open(folder), np.random.default_rng(seed)
+    if last:
+        memory.restore(last)
+    for turn in itertools.count():
+        scribble(memory, rng, int(rng.integers(1, 12)))
+        name = memory.checkpoint()
+        part = folder.parent / f"part {seed} {turn}"
+        shutil.copytree(folder, part, ignore=shutil.ignore_patterns("journal-*"))
+        scribble(memory, rng, 3)
+        part.rename(folder.parent / f"at {name}")  # as a checkpoint's file: whole or not at all
+        scribble(memory, rng, 3)
+        memory.kept(name)
 
 
 def test_killed_at_any_moment_it_goes_back_exactly(tmp_path):
@@ -309,29 +325,26 @@ def test_killed_at_any_moment_it_goes_back_exactly(tmp_path):
     folder = tmp_path / "memory"
     MemoryBank.create(folder, 300, 512, 0)
     chance, last, seen = random.Random(7), "", set()
-    for attempt in range(6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(folder), str(attempt), last],
-            stdout=subprocess.PIPE,
+    for attempt in range(25):
+        child = multiprocessing.get_context("fork").Process(
+            target=live, args=(folder, attempt, last)
         )
-        assert child.stdout is not None
-        with child.stdout:
-            assert child.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0, 0.3))
-        assert child.poll() is None
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        child.start()
+        time.sleep(chance.uniform(0, 0.1))
+        assert child.is_alive()
+        child.kill()
+        child.join()
         copies = sorted(path.name.removeprefix("at ") for path in tmp_path.glob("at *"))
         if not copies:
             continue
         last = copies[-1]
-        memory = MemoryBank.open(folder)
-        memory.restore(last)
-        assert state(memory) == state(MemoryBank.open(tmp_path / f"at {last}"))
-        for name in ("augmented", "plain"):
-            own, other = (f / f"{name}.npy" for f in (folder, tmp_path / f"at {last}"))
-            assert own.read_bytes() == other.read_bytes()
+        if attempt % 3:  # every third time the next child restores, and may be killed at it
+            memory = MemoryBank.open(folder)
+            memory.restore(last)
+            for name in ("augmented", "plain", "filled"):
+                own, other = (f / f"{name}.npy" for f in (folder, tmp_path / f"at {last}"))
+                assert own.read_bytes() == other.read_bytes()
         seen.add(last)
         for name in copies[:-1]:
             shutil.rmtree(tmp_path / f"at {name}")
-    assert len(seen) > 1
+    assert len(seen) > 2
