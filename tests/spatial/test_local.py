@@ -85,7 +85,7 @@ def test_aliked_wants_its_weights(tmp_path):
         local_features(scene(2), SpatialOptions(detector="aliked", weights=str(wrong)))
 
 
-def test_aliked(tmp_path):
+def test_aliked(tmp_path, monkeypatch):
     aliked = pytest.importorskip("kornia.feature.aliked")
     torch = pytest.importorskip("torch")
     with torch.random.fork_rng():
@@ -99,3 +99,5 @@ def test_aliked(tmp_path):
     lengths = np.linalg.norm(found.descriptors.astype(float), axis=1)
     np.testing.assert_allclose(lengths, 254, rtol=0.05)
     assert same(found, local_features(scene(2), options))
+    monkeypatch.setattr("resight.spatial.aliked._LEAST", 1.0)  # no score is above it
+    assert local_features(scene(2), options).descriptors.shape == (0, 128)

@@ -142,7 +142,10 @@ class Verifier:
                 progress(done, len(unique))
         finally:
             if fresh:
-                self._known = store.merge([self._known, *fresh])
+                # New and ascending: put in between, the millions that were there aren't sorted anew.
+                block = np.concatenate(fresh)
+                places = np.searchsorted(self._known["pair"], block["pair"])
+                self._known = np.insert(self._known, places, block)
         found = self._known["inliers"][np.searchsorted(self._known["pair"], unique)]
         return np.asarray(found[back.reshape(-1)], np.int16)
 
@@ -205,7 +208,11 @@ class Verifier:
 
     def _missing(self, keys: Ints) -> Ints:
         """The different keys whose counts aren't known, ascending."""
-        return np.setdiff1d(keys, self._known["pair"])
+        keys, known = np.unique(keys), self._known["pair"]
+        if not len(known):
+            return keys
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.asarray(keys[known[place] != keys])
 
 
 def _key(images: ImageSet, options: SpatialOptions) -> dict[str, Any]:
