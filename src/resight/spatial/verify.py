@@ -142,7 +142,7 @@ class Verifier:
                 progress(done, len(unique))
         finally:
             if fresh:
-                # New and ascending: put in between, the millions that were there aren't sorted anew.
+                # New and ascending: put in between, so that millions aren't sorted anew.
                 block = np.concatenate(fresh)
                 places = np.searchsorted(self._known["pair"], block["pair"])
                 self._known = np.insert(self._known, places, block)
