@@ -153,7 +153,7 @@ def test_float16_vectors_at_full_width(dense):
     assert (s - MARGIN).abs().min() > 1e-6
     near = s > MARGIN
     near[excluded] = False
-    assert near.sum() > 40 and (near.sum() > 4 * 3000) == dense
+    assert near.sum() > 40 and (8 * near.sum() > near.numel()) == dense
     wanted, wanted_gradient = differentiated((s * near).sum() / 8, wide)
     assert value.dtype == gradient.dtype == torch.float32
     torch.testing.assert_close(value.double(), wanted, rtol=1e-6, atol=0)

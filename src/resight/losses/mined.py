@@ -23,7 +23,7 @@ from torch.nn.functional import embedding_bag
 from resight.losses.distance import lifted, zero
 from resight.losses.pairs import cosines, unit
 
-BLOCK, BLOCK_GPU = 1024, 16384  # vectors at once
+BLOCK, BLOCK_GPU = 512, 16384  # vectors at once
 
 
 def batch_contrastive(
@@ -182,11 +182,11 @@ def _listed(
 
 
 def _add(slope: torch.Tensor, weight: torch.Tensor, vectors: torch.Tensor) -> None:
-    """slope (B, D) += weight (B, c) @ vectors (c, D), quick where most weights are zero."""
+    """slope (B, D) += weight (B, c) @ vectors (c, D), by pairs where few weights aren't zero."""
     image, column = weight.nonzero(as_tuple=True)
     if not len(image):
         return
-    if len(image) > 4 * len(vectors):
+    if 8 * len(image) > weight.numel():
         slope.addmm_(weight, vectors)
         return
     starts = torch.searchsorted(image, torch.arange(len(slope), device=image.device))
