@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from mining_rules import EIGHTHS, RULES
+from mining_rules import MARKS, SEEDS, any_rule, mark
 from pydantic import ValidationError
 
 from oracles import mining as oracle
@@ -16,30 +15,28 @@ from resight.mining.selection import Rule
 IMAGES, DIM = 14, 4
 
 
-@st.composite
-def minings(draw) -> Mining:
-    low, high = sorted([draw(EIGHTHS), draw(EIGHTHS)])
+def any_mining(generator: np.random.Generator) -> Mining:
+    low, high = sorted([mark(generator), mark(generator)])
     return Mining(
-        initial=draw(st.sampled_from(["anchor", "batch", "batch+pool"])),
+        initial=generator.choice(["anchor", "batch", "batch+pool"]),
         initial_at=high,
         candidate_at=low,
-        rule=draw(RULES),
-        leftover=draw(st.sampled_from(["ignore", "negative"])),
+        rule=any_rule(generator),
+        leftover=generator.choice(["ignore", "negative"]),
     )
 
 
-@st.composite
-def tuples(draw):
-    """members, kept, neighbours, scores, vectors: products of the vectors are exact in float32."""
-    generator = np.random.default_rng(draw(st.integers(0, 9999)))
-    size, k = draw(st.integers(1, 4)), draw(st.integers(0, 6))
+def tuple_(seed: int):
+    """members, kept, neighbours, scores, vectors and options; products of vectors are exact."""
+    generator = np.random.default_rng(seed)
+    size, k = int(generator.integers(1, 5)), int(generator.integers(0, 7))
     members = generator.permutation(IMAGES)[:size]
     kept = generator.random(size) < 0.6
     kept[0] = True
     neighbours = generator.integers(-1, IMAGES, (size, k)).astype(np.int32)
-    scores = (generator.integers(-8, 9, (size, k)) / 8).astype(np.float32)
-    vectors = (generator.integers(-4, 5, (IMAGES, DIM)) / 8).astype(np.float32)
-    return members, kept, neighbours, scores, vectors
+    scores = generator.choice(np.array(MARKS, np.float32), (size, k))
+    vectors = (generator.integers(-3, 6, (IMAGES, DIM)) / 8).astype(np.float32)
+    return members, kept, neighbours, scores, vectors, any_mining(generator)
 
 
 def as_dict(mined: Mined) -> dict[int, tuple]:
@@ -48,10 +45,10 @@ def as_dict(mined: Mined) -> dict[int, tuple]:
     return dict(zip(mined.rows.tolist(), values, strict=True))
 
 
-@settings(max_examples=150, deadline=None)
-@given(tuples(), minings())
-def test_mine_is_the_loop(case, options) -> None:
-    members, kept, neighbours, scores, vectors = case
+@settings(max_examples=1000, deadline=None)
+@given(SEEDS)
+def test_mine_is_the_loop(seed) -> None:
+    members, kept, neighbours, scores, vectors, options = tuple_(seed)
     asked: list[int] = []
 
     def features(rows: np.ndarray) -> np.ndarray:
@@ -70,10 +67,11 @@ def test_mine_is_the_loop(case, options) -> None:
     assert types == [np.int64, np.float32, np.int8, np.int8]
 
 
-@settings(max_examples=40, deadline=None)
-@given(tuples(), minings(), EIGHTHS)
-def test_lower_marks_let_more_in(case, options, other) -> None:
-    members, kept, neighbours, scores, vectors = case
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_lower_marks_let_more_in(seed) -> None:
+    members, kept, neighbours, scores, vectors, options = tuple_(seed)
+    other = mark(np.random.default_rng(seed + 1))
 
     def states(**changes: object) -> dict[int, tuple]:
         changed = options.model_copy(update=changes)
@@ -99,13 +97,11 @@ def test_lower_marks_let_more_in(case, options, other) -> None:
     assert not any(state == 0 for _, state, _ in told[1].values())
 
 
-@settings(max_examples=40, deadline=None)
-@given(tuples(), minings(), st.integers(0, 999))
-def test_order_of_the_neighbours_and_the_pools_of_the_filtered_do_not_matter(
-    case, options, seed
-) -> None:
-    members, kept, neighbours, scores, vectors = case
-    generator = np.random.default_rng(seed)
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_order_of_the_neighbours_and_the_pools_of_the_filtered_do_not_matter(seed) -> None:
+    members, kept, neighbours, scores, vectors, options = tuple_(seed)
+    generator = np.random.default_rng(seed + 1)
     order = np.argsort(generator.random(neighbours.shape), axis=1)
     others = np.take_along_axis(neighbours, order, 1), np.take_along_axis(scores, order, 1)
     for pools in others:

@@ -5,39 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from mining_rules import EIGHTHS, RULES
+from mining_rules import MARKS, SEEDS, any_rule, mark
 from pydantic import ValidationError
 
 from oracles import mining as oracle
 from resight.mining.selection import CLOSE_TO_ANCHOR, Rule, grow, select
 
 
-def similarities(seed: int, rows: int, columns: int, ties: bool) -> np.ndarray:
-    """Some with many equal values, .6 among them, some with none equal."""
-    generator = np.random.default_rng(seed)
+def similarities(generator: np.random.Generator, rows: int, columns: int, ties: bool) -> np.ndarray:
+    """Some with many equal values, some with none equal."""
     if ties:
-        values = np.append(np.arange(-8, 9) / 8, [0.6, 0.7]).astype(np.float32)
-        return generator.choice(values, (rows, columns))
+        return generator.choice(np.array(MARKS, np.float32), (rows, columns))
     return generator.uniform(-1, 1, (rows, columns)).astype(np.float32)
 
 
-@st.composite
-def growths(draw):
+def growth(seed: int):
     """similarity (C, C), initial, candidates, rule, start (q, C) or none."""
-    count, seed, ties = draw(st.integers(0, 9)), draw(st.integers(0, 9999)), draw(st.booleans())
-    flags = st.lists(st.booleans(), min_size=count, max_size=count).map(
-        lambda bits: np.array(bits, dtype=bool)
-    )
-    outside = draw(st.none() | st.integers(0, 3))
-    start = None if outside is None else similarities(seed + 1, outside, count, ties)
-    return similarities(seed, count, count, ties), draw(flags), draw(flags), draw(RULES), start
+    generator = np.random.default_rng(seed)
+    count, ties = int(generator.integers(0, 10)), generator.random() < 0.7
+    initial = generator.random(count) < generator.choice([0, 0.3, 0.3, 1])
+    candidates = generator.random(count) < generator.choice([0, 0.7, 0.9, 1])
+    start = None
+    if generator.random() < 0.6:
+        start = similarities(generator, int(generator.integers(0, 4)), count, ties)
+    rule = any_rule(generator)
+    return similarities(generator, count, count, ties), initial, candidates, rule, start
 
 
-@settings(max_examples=150, deadline=None)
-@given(growths())
-def test_grow_is_the_loop(case) -> None:
-    similarity, initial, candidates, rule, start = case
+@settings(max_examples=1000, deadline=None)
+@given(SEEDS)
+def test_grow_is_the_loop(seed) -> None:
+    similarity, initial, candidates, rule, start = growth(seed)
     asked: list[int] = []
 
     def ask(rows: np.ndarray) -> np.ndarray:
@@ -53,22 +51,24 @@ def test_grow_is_the_loop(case) -> None:
     assert not (joined >= 1)[~candidates].any()
 
 
-@settings(max_examples=40, deadline=None)
-@given(growths(), st.integers(0, 999))
-def test_order_of_candidates_does_not_matter_without_ties(case, seed) -> None:
-    similarity, initial, candidates, rule, _ = case
-    similarity = similarities(seed, *similarity.shape, ties=False)
-    order = np.random.default_rng(seed).permutation(len(initial))
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_order_of_candidates_does_not_matter_without_ties(seed) -> None:
+    similarity, initial, candidates, rule, _ = growth(seed)
+    generator = np.random.default_rng(seed + 1)
+    similarity = similarities(generator, *similarity.shape, ties=False)
+    order = generator.permutation(len(initial))
     joined = grow(lambda rows: similarity[rows], initial, candidates, rule)
     moved = similarity[np.ix_(order, order)]
     again = grow(lambda rows: moved[rows], initial[order], candidates[order], rule)
     assert again.tolist() == joined[order].tolist()
 
 
-@settings(max_examples=40, deadline=None)
-@given(growths(), EIGHTHS)
-def test_what_is_monotone(case, other) -> None:
-    similarity, initial, candidates, rule, start = case
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_what_is_monotone(seed) -> None:
+    similarity, initial, candidates, rule, start = growth(seed)
+    other = mark(np.random.default_rng(seed + 1))
 
     def who(**changes: object) -> set[int]:
         changed = rule.model_copy(update=changes)
@@ -95,6 +95,21 @@ def test_a_low_similarity_drags_no_average_down() -> None:
     start = np.array([[0.9, 0.65], [-1.0, 0.65]], dtype=np.float32)
     rule = Rule(score="average", choose="topk", top=1, rounds=1)
     nobody = np.zeros(2, dtype=bool)
+    assert grow(lambda rows: start, nobody, ~nobody, rule, start).tolist() == [1, -1]
+
+
+def test_a_similarity_at_the_mark_counts() -> None:
+    start = np.array([[0.6, 0.7], [0.8, 0.7]], dtype=np.float32)
+    nobody = np.zeros(2, dtype=bool)
+    for score, threshold, wanted in (
+        ("average", 0.6, [1, 1]),
+        ("average", 0.7, [1, 1]),  # the mean of .6 and .8, not .8 alone
+        ("average", 0.75, [-1, -1]),
+        ("max", 0.8, [1, -1]),
+    ):
+        rule = Rule(score=score, choose="threshold", threshold=threshold, floor=0.6)
+        assert grow(lambda rows: start, nobody, ~nobody, rule, start).tolist() == wanted
+    rule = Rule(score="max", choose="topk", floor=0.8)
     assert grow(lambda rows: start, nobody, ~nobody, rule, start).tolist() == [1, -1]
 
 
