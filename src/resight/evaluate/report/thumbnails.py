@@ -17,12 +17,15 @@ SIDE = 96  # pixels of a thumbnail's longer side
 LoadThumbnail = Callable[[int], "Image | None"]
 
 
-def data_uri(picture: Image | None) -> str:
-    """The picture as a JPEG inside an address; empty where there is none."""
+def data_uri(picture: Image | None, side: int = SIDE) -> str:
+    """The picture as a JPEG inside an address, its longer side at most `side` pixels.
+
+    Empty where there is none.
+    """
     if picture is None:
         return ""
     small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
