@@ -126,11 +126,7 @@ def whitened(
 
     Raises UserError when it is whitened already; ValueError when the shapes don't fit.
     """
-    if embedder.config.whiten is not None:
-        raise UserError(
-            f"this embedder is whitened already (to {embedder.config.whiten} dimensions); "
-            "whiten the one that it was made from"
-        )
+    check_plain(embedder)
     dims, features = weight.shape
     if features != embedder.features_dim or bias.shape != (dims,) or dims > features:
         raise ValueError(
@@ -144,6 +140,15 @@ def whitened(
     new.whitening = last.to(embedder.device).train(embedder.training)
     new.config, new.dim = embedder.config.model_copy(update={"whiten": dims}), dims
     return new
+
+
+def check_plain(embedder: Embedder) -> None:
+    """Raises UserError when the embedder is whitened already: whitenings don't compose."""
+    if embedder.config.whiten is not None:
+        raise UserError(
+            f"this embedder is whitened already (to {embedder.config.whiten} dimensions); "
+            "whiten the one that it was made from"
+        )
 
 
 def kept_share(
@@ -189,7 +194,7 @@ def moments(vectors: Any, valid: ArrayLike | None = None, *, block: int = BLOCK)
         quartic += float(length @ length)
         cubic += length @ rows
     if count < 2:
-        raise ValueError(f"{count} usable vectors: at least two are needed")
+        raise ValueError(f"usable vectors: {count}; at least two are needed")
     off = total / count  # the mean, seen from the shift
     e = float(off @ off)
     # |y - off|^4 = (|y|^2 - 2 y off + |off|^2)^2, summed over the rows y
