@@ -31,7 +31,8 @@ def freeze_batchnorm(embedder: Embedder) -> None:
 def tune(embedder: Embedder, how: Literal["all", "lora", "head"], rank: int = 8) -> None:
     """Choose what is trained; the embedder computes the same function before and after.
 
-    "all": everything. "head": pooling, projection and neck; the backbone stays in eval mode.
+    "all": everything. "head": pooling, projection, neck and whitening; the backbone stays in eval
+    mode.
     "lora": those, and low-rank updates W + (16 / rank) B A on the Linear layers of the backbone's
     blocks, the rest of which stays fixed. `state_dict` then holds the updates by themselves;
     `Embedder.save` and `fingerprint` merge them into plain weights.
@@ -68,7 +69,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser of `torch.optim`, of the trained parameters only.
 
-    The backbone learns at `lr`; pooling, projection and neck at `lr` · `head_lr_factor`.
+    The backbone learns at `lr`; pooling, projection, neck and whitening at `lr` · `head_lr_factor`.
     Everything decays (as the papers' code does it), but in a transformer vectors (biases, norms)
     and what the model itself excepts (positions, class token) do not.
     """
