@@ -43,7 +43,8 @@ def test_every_row_of_the_papers_has_its_file() -> None:
     faces = ("vggface2", "ijbc")
     wanted |= {f"smooth_ap_{s}{net}" for s in faces for net in ("", "_arcface")}
     wanted |= {f"ablation_{what}" for what in ("temperature", "positives", "batch")}
-    ours = {"small", "compare_losses", "compare_temperature"}
+    wanted |= {"insclr_gldv2", "insclr_instre"}
+    ours = {"small", "folder", "compare_losses", "compare_temperature"}
     assert wanted | ours == set(recipe_names())
 
 
@@ -78,7 +79,7 @@ def test_the_schedule_of_the_papers() -> None:
         "smooth_ap_inat2018": (0, [40, 70]),
     }.items():
         values = read_recipe(name)[0]
-        assert RECIPES[values["recipe"]][0].model_validate(values).schedule() == expected
+        assert RECIPES[values["recipe"]].model_validate(values).schedule() == expected
 
 
 def test_a_figure_is_found_by_its_paper_and_remark() -> None:

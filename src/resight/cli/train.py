@@ -13,13 +13,21 @@ from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 
 
 def train(
-    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="New run folder.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Argument(help=IMAGES_HELP + " With --data: a recipe, such as insclr."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help=IMAGES_HELP)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="New run folder; by default runs/RECIPE-NAME."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, where it stopped.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Training story: ctl (default) or smooth_ap.")
+        str | None,
+        typer.Option(help="Training story: ctl (default), smooth_ap, or insclr (no labels)."),
     ] = None,
     loss: Annotated[
         str | None,
@@ -52,11 +60,14 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--show-settings", help="Print them and stop.")] = False,
 ) -> None:
-    """Train an embedder on images with known objects.
+    """Train an embedder, on images with known objects or (insclr) without any labels.
 
-    The best epoch is chosen on held-out training objects; test rows are never looked at.
+    With labels the best epoch is chosen on held-out training objects; test rows are never looked
+    at. Without, RUN/evidence.html shows what was learned from.
 
     Examples:
+
+      resight train insclr --data photos/
 
       resight train photos/ --out runs/shop
 
@@ -80,6 +91,7 @@ def train(
     if resume is not None:
         given: list[Any] = [
             images,
+            data,
             out,
             recipe,
             loss,
@@ -102,6 +114,9 @@ def train(
         if starting.is_main():
             report_run(outcome)
         return
+    if data is not None:
+        recipe, config = _named(images, recipe, config)
+        images = data
     path = find_recipe(config) if config is not None else None
     values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
     flags = {
@@ -121,7 +136,7 @@ def train(
     if images is None:
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
     if out is None:
-        raise UserError("--out is missing: the folder for the run")
+        out = _free(f"{settings.recipe}-{images.resolve().stem or 'run'}")
     image_set = load_images(images, columns=parse_columns(columns), layout=layout)
     from resight.cli.common import note
     from resight.train import start as starting
@@ -132,11 +147,9 @@ def train(
     if minutes is not None:
         if minutes <= 0:
             raise UserError(f"--minutes {minutes:g}: must be above 0")
-        from resight.train.prepare import epochs_for
+        from resight.train.prepare import within
 
-        count, rate = epochs_for(settings, image_set, minutes, workers)
-        settings = settings.model_copy(update={"epochs": count})
-        note(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
+        settings = within(settings, image_set, minutes, workers, note)
     with _resumable(out), progress_bar("training", None, "batches") as advance:
         outcome = starting.start(
             settings,
@@ -148,6 +161,30 @@ def train(
         )
     if starting.is_main():
         report_run(outcome)
+
+
+def _named(
+    word: Path | None, recipe: str | None, config: str | None
+) -> tuple[str | None, str | None]:
+    """Recipe and configuration when the argument is their name, as in "train insclr --data X"."""
+    from resight.errors import UserError
+    from resight.train.recipes import RECIPES
+
+    if word is None:
+        return recipe, config
+    if recipe is not None or config is not None:
+        raise UserError(f"{word}: with --data, name the recipe here or by an option, not by both")
+    return (str(word), None) if str(word) in RECIPES else (None, str(word))
+
+
+def _free(name: str) -> Path:
+    """runs/NAME, or with the first number that is not taken."""
+    folder = Path("runs") / name
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{number}"
+        number += 1
+    return folder
 
 
 @contextmanager

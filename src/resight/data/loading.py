@@ -23,23 +23,36 @@ Draw = tuple[int, int]  # a row, and the seed of its augmentation
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, 3, H, W) float32 of the rows `rows` (B,), and what could not be read."""
+    """`images` (B, 3, H, W) float32 of the rows `rows` (B,), and what could not be read.
+
+    `plain` (B, 3, H, W): the same pictures without augmentation, where both are asked for.
+    """
 
     images: torch.Tensor
     rows: torch.Tensor
     bad: list[tuple[int, BadImage]]
+    plain: torch.Tensor | None = None
 
 
 class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
-    """The rows of an image set as tensors; index with (row, seed).
+    """The rows of an image set as tensors (3, H, W); index with (row, seed).
 
-    Holds plain lists only: polars does not survive a fork.
+    With `both` as pairs (2, 3, H, W): augmented, and not. Holds plain lists only: polars does not
+    survive a fork.
     """
 
-    def __init__(self, images: ImageSet, preprocess: Preprocess, augment: Augment | None = None):
+    def __init__(
+        self,
+        images: ImageSet,
+        preprocess: Preprocess,
+        augment: Augment | None = None,
+        *,
+        both: bool = False,
+    ):
         self._paths = [str(path) for path in images.full_paths()]
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._augment = preprocess, augment
+        self.both = both
         self.size, self._target = preprocess.size, preprocess.decode_target
         if augment is not None and augment.crop == "resized-crop":
             # The smallest crop must still hold the target, or it would be upsampled.
@@ -58,7 +71,10 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
             return row, error
         if self._augment is None:
             return row, self._preprocess(picture)
-        return row, self._augment(picture, self._preprocess, seed)
+        augmented = self._augment(picture, self._preprocess, seed)
+        if self.both:
+            return row, torch.stack([augmented, self._preprocess(picture)])
+        return row, augmented
 
 
 def collate(samples: list[tuple[int, torch.Tensor | BadImage]]) -> Batch:
@@ -66,7 +82,10 @@ def collate(samples: list[tuple[int, torch.Tensor | BadImage]]) -> Batch:
     good = [(row, x) for row, x in samples if isinstance(x, torch.Tensor)]
     bad = [(row, x) for row, x in samples if isinstance(x, BadImage)]
     images = torch.stack([x for _, x in good]) if good else torch.empty(0, 3, 1, 1)
-    return Batch(images, torch.tensor([row for row, _ in good], dtype=torch.int64), bad)
+    rows = torch.tensor([row for row, _ in good], dtype=torch.int64)
+    if images.ndim == 5:
+        return Batch(images[:, 0], rows, bad, images[:, 1])
+    return Batch(images, rows, bad)
 
 
 def loader(
@@ -90,7 +109,7 @@ def loader(
 def _ahead(pictures: Pictures, batches: Sequence[Sequence[Draw]]) -> int:
     """Batches that each worker reads ahead: up to 4, fewer when they are large."""
     height, width = pictures.size
-    largest = 12 * height * width * max(map(len, batches), default=1)
+    largest = 12 * height * width * max(map(len, batches), default=1) * (1 + pictures.both)
     return max(1, min(4, _AHEAD // largest))
 
 

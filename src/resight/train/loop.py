@@ -105,7 +105,6 @@ class _Trainer:
         self.story, self.stepper = story, Stepper(story, accelerator)
         self.accelerator, self.run, self.options, self.watcher = accelerator, run, options, watcher
         self.position = Position()
-        self.labels = torch.tensor(story.labels)
         self.board: SummaryWriter | None = None
 
     def __enter__(self) -> None:
@@ -150,7 +149,12 @@ class _Trainer:
         rate = story.start_epoch(place.epoch)
         batches = [share(batch, rank, world) for batch in story.batches(place.epoch)]
         total = len(batches) * story.settings.epochs
-        pictures = Pictures(images, story.embedder.preprocess, story.settings.augment)
+        pictures = Pictures(
+            images,
+            story.embedder.preprocess,
+            story.settings.augment,
+            both=story.plan is not None and story.plan.plain,
+        )
         window = _Window()
         for batch in loader(pictures, batches[place.batch :], self.options.workers):
             self._report_bad([bad for _, bad in batch.bad])
@@ -174,7 +178,9 @@ class _Trainer:
 
     def _step(self, batch: Batch, images: ImageSet, update: bool) -> dict[str, torch.Tensor]:
         try:
-            return self.stepper(batch.images, self.labels[batch.rows], update=update)
+            place = self.position
+            labels = self.story.targets(place.epoch, place.batch - 1, batch.rows)
+            return self.stepper(batch.images, labels, update=update, plain=batch.plain)
         except NotFinite as fault:
             rows = batch.rows[fault.rows] if len(fault.rows) else batch.rows
             paths = [images.table["path"][int(row)] for row in rows[:3]]
@@ -250,15 +256,19 @@ class _Trainer:
         place.seconds = time.monotonic() - self.began
         # Each process draws its own random numbers (dropout): all states are kept.
         states = gather_object([checkpoint.random_states()])
+        marks = gather_object([self.story.objective.keep()])
         if self.accelerator.is_main_process:
             content = {
                 "model": self.story.state.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.story.optimizers],
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "random": states,
+                "objective": marks,
                 "position": vars(place),
             }
             checkpoint.save(self.run.folder / "checkpoints" / "last.pt", content)
+        self.accelerator.wait_for_everyone()
+        self.story.objective.kept(marks[self.accelerator.process_index])
         self.saved = time.monotonic()
 
     def _check_weights(self) -> None:
@@ -284,7 +294,9 @@ class _Trainer:
         if self.accelerator.scaler and content["scaler"]:
             self.accelerator.scaler.load_state_dict(content["scaler"])
         self.position = Position(**content["position"])
-        checkpoint.restore_random_states(states[self.accelerator.process_index])
+        rank = self.accelerator.process_index
+        checkpoint.restore_random_states(states[rank])
+        self.story.objective.restore(content["objective"][rank] if "objective" in content else None)
         if self.accelerator.is_main_process:
             self.run.cut_log(self.position.step)
 

@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -21,14 +22,15 @@ from resight.models.embedder import Embedder
 from resight.models.open import embedder_folder
 from resight.models.rates import default_lr
 from resight.models.weights import load_backbone_weights
-from resight.train.recipes.settings import TrainSettings
+from resight.train.recipes.settings import CommonSettings, TrainSettings
 from resight.train.step import Stepper, accelerator
 from resight.train.story import Story, compose
 
 Tell = Callable[[str], None]
+Kind = TypeVar("Kind", bound=CommonSettings)
 
 
-def with_size(settings: TrainSettings, images: ImageSet, tell: Tell) -> TrainSettings:
+def with_size(settings: Kind, images: ImageSet, tell: Tell) -> Kind:
     """Choose the input size, where none is set, from the shapes of (a sample of) the images.
 
     Square, up to 224; 2 : 1 for upright images (people) and 1 : 2 for lying ones, up to 256; not
@@ -56,12 +58,12 @@ def with_size(settings: TrainSettings, images: ImageSet, tell: Tell) -> TrainSet
     return settings.model_copy(update={"size": size})
 
 
-def definite(settings: TrainSettings, images: ImageSet, tell: Tell) -> TrainSettings:
+def definite(settings: Kind, images: ImageSet, tell: Tell) -> Kind:
     """With the input size and the learning rate that the images and the backbone ask for."""
     return with_rate(with_size(settings, images, tell), tell)
 
 
-def with_rate(settings: TrainSettings, tell: Tell) -> TrainSettings:
+def with_rate(settings: Kind, tell: Tell) -> Kind:
     """Choose the learning rate, where none is set: the recipe's own, or what the backbone needs."""
     if settings.lr is not None:
         return settings
@@ -151,6 +153,17 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
+def within(
+    settings: CommonSettings, images: ImageSet, minutes: float, workers: int | None, tell: Tell
+) -> CommonSettings:
+    """The settings with as many epochs as fit into `minutes`, measured by a few steps."""
+    if not isinstance(settings, TrainSettings):
+        raise UserError("--minutes goes with labels; for insclr give --epochs, of each stage")
+    count, rate = epochs_for(settings, images, minutes, workers)
+    tell(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
+    return settings.model_copy(update={"epochs": count})
+
+
 def epochs_for(
     settings: TrainSettings, images: ImageSet, minutes: float, workers: int | None
 ) -> tuple[int, float]:
@@ -176,7 +189,7 @@ def epochs_for(
             break
         if len(batch.rows) < 2:
             continue
-        stepper(batch.images, torch.tensor(story.labels)[batch.rows], update=True)
+        stepper(batch.images, story.targets(0, k, batch.rows), update=True)
         taken += len(batch.rows)
     rate = taken / max(time.perf_counter() - began, 1e-9)
     # An image of the validation costs about a third of one trained on.

@@ -18,7 +18,7 @@ from resight.train.catalogue import (
     recipes_folder,
 )
 from resight.train.recipes import RECIPES
-from resight.train.recipes.settings import TrainSettings
+from resight.train.recipes.settings import CommonSettings
 from resight.train.sweeps import plan
 
 
@@ -33,7 +33,7 @@ def faults(path: Path, *, build: bool = False) -> list[str]:
         plan.check(trials, str(path))
     except UserError as error:
         return str(error).splitlines()
-    every = [RECIPES[t.values.get("recipe", "ctl")][0].model_validate(t.values) for t in trials]
+    every = [RECIPES[t.values.get("recipe", "ctl")].model_validate(t.values) for t in trials]
     found = [line for settings in every for line in _schedule(settings)]
     networks = {(s.backbone, s.size, s.pooling, s.projection, s.last_stride): s for s in every}
     found += [line for settings in networks.values() for line in _network(settings, build)]
@@ -43,7 +43,7 @@ def faults(path: Path, *, build: bool = False) -> list[str]:
     return [f"{path}: {line}" for line in dict.fromkeys(found)]
 
 
-def _schedule(settings: TrainSettings) -> list[str]:
+def _schedule(settings: CommonSettings) -> list[str]:
     """Warm-up, then steps, then some epochs at the lowest rate."""
     warmup, milestones = settings.schedule()
     times = [warmup, *milestones, settings.epochs]
@@ -54,7 +54,7 @@ def _schedule(settings: TrainSettings) -> list[str]:
     return [f"schedule out of order: warm-up {warmup}, milestones {said}, epochs {settings.epochs}"]
 
 
-def _network(settings: TrainSettings, build: bool) -> list[str]:
+def _network(settings: CommonSettings, build: bool) -> list[str]:
     try:
         check_backbone(settings.backbone)
         if build:

@@ -76,6 +76,10 @@ class Run:
         """Change entries of run.json."""
         write_json(self.folder / RECORD, self.record | values)
 
+    def finish(self, **values: Any) -> None:
+        """Mark the run as finished, with what came out."""
+        self.update(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **values)
+
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.folder / LOG, "a", encoding="utf-8") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +19,12 @@ from resight.settings import read_yaml
 from resight.train.loop import LoopOptions, Position, Watcher, fit
 from resight.train.prepare import build_story, definite
 from resight.train.recipes import settings_of
-from resight.train.recipes.settings import TrainSettings
+from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.recipes.settings import CommonSettings, TrainSettings
 from resight.train.rundir import IMAGES, RECORD, SETTINGS, Run
 from resight.train.story import Story
+from resight.train.unlabelled.fit_to import unlabelled_rows
+from resight.train.unlabelled.run import carry_out
 from resight.train.validate import Validation
 
 
@@ -36,7 +38,7 @@ class Outcome:
 
 
 def start(
-    settings: TrainSettings,
+    settings: CommonSettings,
     images: ImageSet,
     out: Path,
     options: LoopOptions,
@@ -50,6 +52,9 @@ def start(
     """
     check_out(out, force)
     watcher = _of_main(watcher)
+    if isinstance(settings, InsCLRSettings):
+        return _start_unlabelled(settings, images, out, options, watcher, force)
+    assert isinstance(settings, TrainSettings)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     settings = definite(settings, parts.train, watcher.tell)
     if settings.backbone == "resnet50" and pick_device().type == "cpu":
@@ -79,10 +84,38 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
             f"{folder}: the images are not those that this run began with (fingerprints differ); "
             "put them back, or start a new run"
         )
+    if isinstance(settings, InsCLRSettings):
+        return _unlabelled(run, settings, images, options, watcher)
+    assert isinstance(settings, TrainSettings)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     # The checkpoint brings the weights: nothing is to be loaded, or told of, here.
     story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
     return _fit(run, settings, story, parts, options, watcher, resume=True)
+
+
+def _start_unlabelled(
+    settings: InsCLRSettings,
+    images: ImageSet,
+    out: Path,
+    options: LoopOptions,
+    watcher: Watcher,
+    force: bool,
+) -> Outcome:
+    chosen = unlabelled_rows(settings, images, watcher.tell)
+    settings = definite(settings, chosen, watcher.tell)
+    if is_main():
+        Run.create(out, settings, chosen, force=force)
+    PartialState().wait_for_everyone()
+    return _unlabelled(Run.open(out), settings, chosen, options, watcher)
+
+
+def _unlabelled(
+    run: Run, settings: InsCLRSettings, images: ImageSet, options: LoopOptions, watcher: Watcher
+) -> Outcome:
+    options = replace(options, precision=_precision(settings.precision))
+    position = carry_out(run, settings, images, options, watcher)
+    run.finish(seconds=round(position.seconds, 1), skipped=position.skipped)
+    return Outcome(run, position, Parts(images, images, images.rows([]), ()))
 
 
 def changed(data: dict[str, object], images: ImageSet) -> bool:
@@ -146,8 +179,7 @@ def _of_main(watcher: Watcher) -> Watcher:
 
 
 def _finish(run: Run, position: Position, settings: TrainSettings) -> None:
-    run.update(
-        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    run.finish(
         seconds=round(position.seconds, 1),
         best={"epoch": position.best_epoch, settings.select_by: position.best},
         skipped=position.skipped,

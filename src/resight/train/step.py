@@ -69,20 +69,27 @@ class Stepper:
         self.alike = [p for p in story.state.parameters() if id(p) not in shared]
 
     def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, *, update: bool
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        update: bool,
+        plain: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """images (b, 3, H, W), labels (b,) of this process; the losses by name, detached.
+        """images (b, 3, H, W), labels (b, ...) of this process; the losses by name, detached.
 
-        Empty when all processes together hold fewer than two images. Raises NotFinite before
-        any weight is touched.
+        `plain`: the same pictures without augmentation; the objective gets their embeddings, made
+        without a gradient in inference mode. Empty when all processes together hold fewer than
+        two images. Raises NotFinite before any weight is touched.
         """
+        chunk = self.story.settings.chunk
+        still = () if plain is None else (self._still(plain, chunk or len(plain)),)
         self.story.embedder.train()
         self.story.objective.train()
-        chunk = self.story.settings.chunk
         if chunk is None or len(images) <= chunk:
-            losses = self._plain(images, labels, update)
+            losses = self._whole(images, labels, update, still)
         else:
-            losses = self._in_chunks(images, labels, chunk, update)
+            losses = self._in_chunks(images, labels, chunk, update, still)
         if update:
             average_gradients(self.alike)
             average_statistics(self.bare)
@@ -91,17 +98,36 @@ class Stepper:
                 optimizer.zero_grad()
         return losses
 
-    def _plain(
-        self, images: torch.Tensor, labels: torch.Tensor, update: bool
+    @torch.no_grad()
+    def _still(self, images: torch.Tensor, chunk: int) -> torch.Tensor:
+        """Embeddings (B, D) of all processes' images, as in inference."""
+        self.story.embedder.eval()
+        parts = torch.split(images, max(1, chunk))
+        f = torch.cat([self._features(self.bare, part) for part in parts])
+        e: torch.Tensor = self.story.embedder.finish(gathered(f))
+        return e
+
+    def _whole(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        update: bool,
+        still: tuple[torch.Tensor, ...],
     ) -> dict[str, torch.Tensor]:
         with self._hold(not update):
-            loss, losses = self._losses(self._features(self.network, images), labels)
+            features = self._features(self.network, images)
+            loss, losses = self._losses(features, labels, still)
             if loss.requires_grad:
                 self.accelerator.backward(loss)
         return losses
 
     def _in_chunks(
-        self, images: torch.Tensor, labels: torch.Tensor, chunk: int, update: bool
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        chunk: int,
+        update: bool,
+        still: tuple[torch.Tensor, ...],
     ) -> dict[str, torch.Tensor]:
         """Gradient caching: the features without a graph, the loss's gradient for them, then
         chunk by chunk again with a graph, which takes up that gradient.
@@ -118,7 +144,7 @@ class Stepper:
                 states.append(_random_state(self.accelerator.device))
                 parts.append(self._features(self.bare, part))
         f = torch.cat(parts).requires_grad_()
-        loss, losses = self._losses(f, labels)
+        loss, losses = self._losses(f, labels, still)
         self.accelerator.backward(loss)
         assert f.grad is not None
         after = _random_state(self.accelerator.device)
@@ -143,15 +169,15 @@ class Stepper:
         return out
 
     def _losses(
-        self, f: torch.Tensor, labels: torch.Tensor
+        self, f: torch.Tensor, labels: torch.Tensor, still: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss to go back from, and all losses by name, detached."""
         everyone = gathered(f)
         everyones = gathered(labels.to(self.accelerator.device))
         if len(everyones) < 2:
             return everyone.sum() * 0, {}
-        e = self.story.embedder.neck(everyone)
-        losses: dict[str, torch.Tensor] = self.story.objective(everyone, e, everyones)
+        e = self.story.embedder.finish(everyone)
+        losses: dict[str, torch.Tensor] = self.story.objective(everyone, e, everyones, *still)
         if not bool(torch.isfinite(losses["loss"]) & torch.isfinite(everyone.detach()).all()):
             # A broken image that is a far negative to all others may not show in any loss.
             parts = [name for name, value in losses.items() if not bool(torch.isfinite(value))]

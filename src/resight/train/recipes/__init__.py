@@ -1,4 +1,4 @@
-"""The recipes by name: settings, and the objective that they train."""
+"""The recipes by name: settings, and the objective of those that train with labels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Any
 from resight.errors import UserError
 from resight.settings import build
 from resight.train.recipes.ctl import CTLObjective, CTLSettings
-from resight.train.recipes.settings import Objective, TrainSettings
+from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.recipes.settings import CommonSettings, Objective
 from resight.train.recipes.smooth_ap import SmoothAPObjective, SmoothAPSettings
 
+RECIPES: dict[str, type[CommonSettings]] = {
+    "ctl": CTLSettings,
+    "smooth_ap": SmoothAPSettings,
+    "insclr": InsCLRSettings,
+}
 # objective(settings, classes, features)
-RECIPES: dict[str, tuple[type[TrainSettings], Callable[[Any, int, int], Objective]]] = {
-    "ctl": (CTLSettings, CTLObjective),
-    "smooth_ap": (SmoothAPSettings, SmoothAPObjective),
+OBJECTIVES: dict[str, Callable[[Any, int, int], Objective]] = {
+    "ctl": CTLObjective,
+    "smooth_ap": SmoothAPObjective,
 }
 
 
-def settings_of(values: dict[str, Any], where: str) -> TrainSettings:
+def settings_of(values: dict[str, Any], where: str) -> CommonSettings:
     """The checked settings of the recipe that `values["recipe"]` names (default ctl).
 
     Raises UserError, a line for every wrong name and value.
@@ -26,4 +32,4 @@ def settings_of(values: dict[str, Any], where: str) -> TrainSettings:
     name = values.get("recipe", "ctl")
     if name not in RECIPES:
         raise UserError(f"--recipe {name}: no such recipe; there are: {', '.join(RECIPES)}")
-    return build(RECIPES[name][0], values, where)
+    return build(RECIPES[name], values, where)

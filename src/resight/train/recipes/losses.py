@@ -66,6 +66,13 @@ class Contrastive(_Loss):
         return ContrastiveLoss(self.margin)
 
 
+class InfoNCE(_Loss):
+    """Softmax over positives and negatives (van den Oord et al., 2018), of mined pairs."""
+
+    name: Literal["infonce"] = "infonce"
+    temperature: Rate = 0.1
+
+
 class ProxyNCA(_Loss):
     """Learned proxies of classes (Movshovitz-Attias et al., ICCV 2017)."""
 

@@ -17,11 +17,10 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class TrainSettings(BaseModel):
-    """What every recipe needs to know; a recipe overrides defaults and adds its losses.
+class CommonSettings(BaseModel):
+    """What every recipe needs to know, with labels and without.
 
-    Of `warmup` and `milestones` a value below 1 is a share of the epochs. `ids` and `images` are
-    of the whole batch, whatever the number of processes.
+    Of `warmup` and `milestones` a value below 1 is a share of the epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,9 +43,6 @@ class TrainSettings(BaseModel):
     lora_rank: Count = 8
     freeze_bn: bool = False
 
-    ids: Annotated[int, Field(ge=2)] = 16
-    images: Annotated[int, Field(ge=2)] = 4
-    super_class: str | None = None  # a column: batches from two of its values at a time
     accumulate: Count = 1
     chunk: Count | None = None  # images at a time, when a batch is too large for the memory
 
@@ -59,9 +55,6 @@ class TrainSettings(BaseModel):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     seed: Annotated[int, Field(ge=0)] = 0
-    val_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
-    validate_every: Count = 1
-    select_by: Literal["mAP", "R@1", "object_mAP", "object_R@1"] = "mAP"
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     deterministic: bool = True
 
@@ -85,12 +78,42 @@ class TrainSettings(BaseModel):
         )
 
 
+class TrainSettings(CommonSettings):
+    """What a recipe that trains with labels needs besides; it adds its own losses.
+
+    `ids` and `images` are of the whole batch, whatever the number of processes.
+    """
+
+    ids: Annotated[int, Field(ge=2)] = 16
+    images: Annotated[int, Field(ge=2)] = 4
+    super_class: str | None = None  # a column: batches from two of its values at a time
+
+    val_share: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
+    validate_every: Count = 1
+    select_by: Literal["mAP", "R@1", "object_mAP", "object_R@1"] = "mAP"
+
+
 class Objective(nn.Module):
     """What a recipe minimises, on the gathered batch.
 
     Called with f, e (B, D), the features before and after the neck, and labels (B,) int64; gives
-    the losses by name, "loss" among them, scalars.
+    the losses by name, "loss" among them, scalars. Where the pictures come without augmentation
+    too, a fourth argument holds their e (B, D), without a gradient.
     """
+
+    def keep(self) -> Any:
+        """Called before a checkpoint is written: what it must know of files that an objective has.
+
+        A plain value. `kept(value)` follows once the checkpoint is in place, `restore(value)` when
+        a run goes on from it. Weights and buffers need none of this.
+        """
+        return None
+
+    def kept(self, value: Any) -> None:
+        """The checkpoint that holds `value` is in place."""
+
+    def restore(self, value: Any) -> None:
+        """Bring the files back to what they were at that checkpoint."""
 
     def optimizers(self, groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
         """Optimisers over the embedder's parameter groups, and what the losses learn themselves.

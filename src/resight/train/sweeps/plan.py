@@ -103,7 +103,7 @@ def check(found: Sequence[Trial], where: str) -> None:
         if recipe not in RECIPES:
             raise UserError(f"{where}: no recipe {recipe!r}; there are: {', '.join(RECIPES)}")
         try:
-            build(RECIPES[recipe][0], dict(trial.values), f"{where}: {trial.group}")
+            build(RECIPES[recipe], dict(trial.values), f"{where}: {trial.group}")
         except UserError as error:
             faults |= dict.fromkeys(str(error).splitlines())
     if faults:

@@ -1,0 +1,158 @@
+"""A whole run without labels: a start, stages one after the other, an embedder at the end.
+
+RUN/start/      the embedder before the first stage: the given weights, whitened
+RUN/stage-1/    a run of its own, with the pool and the page of what was learned from
+RUN/spatial/    local features, where verification is on
+RUN/embedder/   the last stage's embedder
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from resight.data.imageset import ImageSet
+from resight.errors import UserError
+from resight.features.compute import EmbedOptions
+from resight.features.write import embed_images
+from resight.models.embedder import CONFIG, Embedder
+from resight.models.whitening import pca_whitening, whitened
+from resight.train.loop import LoopOptions, Position, Watcher
+from resight.train.prepare import initial_weights, seed_everything
+from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.rundir import RECORD, Run
+from resight.train.unlabelled import stage as steps
+from resight.train.unlabelled.evidence import Evidence, gather, write_index, write_stage
+from resight.train.unlabelled.fit_to import whitened_dims
+
+START, EMBEDDER, EVIDENCE = "start", "embedder", "evidence.html"
+
+
+def carry_out(
+    run: Run, settings: InsCLRSettings, images: ImageSet, options: LoopOptions, watcher: Watcher
+) -> Position:
+    """All stages that are not done yet; the position where the last one ended.
+
+    Raises UserError when nothing can be learned, with what is kept.
+    """
+    _start(run, settings, images, options, watcher)
+    total = Position()
+    found: list[Evidence] = []
+    for k in range(len(settings.stages)):
+        stage = steps.Stage(
+            k + 1, run.folder / f"stage-{k + 1}", settings.stage(k), images, options, watcher
+        )
+        before = run.folder / (f"stage-{k}/{EMBEDDER}" if k else START)
+        position, evidence = _stage(stage, before, len(settings.stages))
+        found.append(evidence)
+        write_index(run.folder / EVIDENCE, found, images)
+        total = replace(
+            position,
+            seconds=total.seconds + position.seconds,
+            skipped=sorted({*total.skipped, *position.skipped}),
+        )
+        if evidence.nothing is not None:
+            watcher.tell(evidence.nothing)
+            break
+    last = run.folder / f"stage-{len(found)}" / EMBEDDER
+    _copy(last if (last / CONFIG).is_file() else run.folder / START, run.folder / EMBEDDER)
+    return total
+
+
+def _stage(stage: steps.Stage, before: Path, total: int) -> tuple[Position, Evidence]:
+    """One stage, or what is left of it; nothing but reading when it is done."""
+    if (stage.folder / RECORD).is_file():
+        run = Run.open(stage.folder)
+        record = run.record
+        if record["finished"]:
+            return Position(**record["position"]), Evidence.load(stage.folder)
+    else:
+        run = Run.create(stage.folder, stage.settings, stage.images)
+    stage.tell(f"stage {stage.number} of {total}")
+    embedder = steps.at_size(Embedder.load(before), stage.settings.size)
+    ground = steps.prepare(stage, embedder)
+    look = ground.settings
+    stage.tell(
+        f"pool: the {look.pool.neighbours} nearest of {len(ground.rows):,} images each; "
+        f"each epoch: {look.steps:,} batches of {look.tuples} tuples of "
+        f"{look.neighbours + look.views}"
+    )
+    position = Position()
+    reason = nothing_to_learn(ground)
+    if reason is None:
+        resume = (stage.folder / "checkpoints" / "last.pt").is_file()
+        position = steps.train(stage, embedder, ground, run, resume=resume)
+    evidence = gather(stage, ground, reason)
+    write_stage(stage.folder, evidence, stage.images)
+    steps.clean(stage)
+    run.finish(position=vars(position))
+    return position, evidence
+
+
+def nothing_to_learn(ground: steps.Ground) -> str | None:
+    """One sentence when no two images are alike enough to be taken for one object, else None."""
+    settings = ground.settings
+    if settings.select is None or not settings.neighbours:
+        return None
+    near = np.asarray(ground.pool.similarities[ground.rows, 0], np.float32)
+    count = int((near >= settings.select.threshold).sum())
+    if count >= max(2, len(ground.rows) // 200):
+        return None
+    return (
+        f"nothing to learn from: of {len(ground.rows):,} images {count} have a neighbour with a "
+        f"similarity of {settings.select.threshold:g} or more (select.threshold), so there are "
+        "hardly two photos of one thing; the embedder of the start is kept"
+    )
+
+
+def _start(
+    run: Run, settings: InsCLRSettings, images: ImageSet, options: LoopOptions, watcher: Watcher
+) -> None:
+    """Write the embedder that the first stage begins with, unless it is there."""
+    folder = run.folder / START
+    if (folder / CONFIG).is_file():
+        return
+    seed_everything(settings.seed, settings.deterministic)
+    embedder = Embedder(settings.embedder())
+    initial_weights(embedder, settings.weights, settings.partial_weights, watcher.tell)
+    if settings.whiten is not None and embedder.config.whiten is None:
+        embedder = _whitened(embedder, run, settings, images, options, watcher)
+    embedder.info = {"recipe": settings.model_dump(mode="json"), "data": run.record["data"]}
+    embedder.save(folder)
+    shutil.rmtree(run.folder / "first", ignore_errors=True)
+
+
+def _whitened(
+    embedder: Embedder,
+    run: Run,
+    settings: InsCLRSettings,
+    images: ImageSet,
+    options: LoopOptions,
+    watcher: Watcher,
+) -> Embedder:
+    found = embed_images(
+        embedder,
+        images,
+        run.folder / "first",
+        options=EmbedOptions(workers=options.workers, strict=options.strict),
+        progress=lambda done, total: watcher.step(done, total, "embedding"),
+    )
+    valid = np.asarray(found.valid, bool)
+    if valid.sum() < 4:
+        raise UserError(f"{images.source}: only {int(valid.sum())} of its images can be used")
+    dims = whitened_dims(settings, int(valid.sum()), embedder.dim)
+    assert dims is not None
+    weight, bias = pca_whitening(found, dims, valid=valid)
+    # At unit variance in all: the learning rate then means the same for any number of dimensions.
+    scale = np.float32(dims**-0.5)
+    watcher.tell(f"whitened without labels to {dims} dimensions")
+    return whitened(embedder, weight * scale, bias * scale)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """An embedder's folder, its card and weights first, what makes it one last."""
+    embedder = Embedder.load(source, "cpu")
+    embedder.save(target)

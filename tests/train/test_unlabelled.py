@@ -1,0 +1,105 @@
+"""Training without labels, end to end on rendered photos: learns, goes on, ends well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_resume import Interrupt, losses, same, weights
+
+from command import TINY
+from resight.data.imageset import ImageSet
+from resight.data.sources import load_images
+from resight.train import start
+from resight.train.loop import LoopOptions, Stopped, Watcher
+from resight.train.recipes import settings_of
+from resight.train.recipes.insclr import InsCLRSettings
+
+SMALL = {
+    "recipe": "insclr",
+    "backbone": TINY,
+    "weights": "none",
+    "size": [32, 32],
+    "lr": 1e-3,
+    "epochs": 2,
+    "steps": 3,
+    "tuples": 4,
+    "stages": [{}, {"calibrate": 2.0}],
+}
+OPTIONS = LoopOptions(workers=0, log_every=1)
+
+
+def settings(**values: Any) -> InsCLRSettings:
+    made = settings_of(SMALL | values, "test")
+    assert isinstance(made, InsCLRSettings)
+    return made
+
+
+def folder(path: Path, objects: int, each: int, seed: int = 0) -> Path:
+    """Photos of blobs of colour: each object has its own places and colours."""
+    path.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for k in range(objects):
+        look = np.random.default_rng(1000 * seed + k).integers(0, 256, (4, 4, 3))
+        for i in range(each):
+            noisy = np.clip(look + rng.normal(0, 12, look.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).resize((40, 40), Image.Resampling.BICUBIC).save(
+                path / f"{k:03d}-{i}.png"
+            )
+    return path
+
+
+def stage_record(run: Path, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / f"stage-{number}" / "run.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    return load_images(folder(tmp_path_factory.mktemp("photos") / "all", 12, 5))
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "contrastive": {"loss": {"name": "contrastive", "margin": 0.4}, "calibrate": None},
+    "smooth_ap": {"loss": "smooth_ap", "similarity": "pool"},
+    "ctl": {"loss": "ctl", "memory": None},
+    "views": {"neighbours": 0, "views": 2, "mining": None, "select": None, "memory": None},
+    "augmented": {"similarity": "augmented", "memory": {"fill": "views", "negatives": 20}},
+    "unfilled": {"memory": {"fill": "none", "own": False}, "projection": 6, "whiten": None},
+    "verified": {"spatial": {"top": 3, "side": 64, "points": 50}},
+    "chunks": {"chunk": 5, "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_goes_on_as_if_nothing_had_happened(
+    photos: ImageSet, tmp_path: Path, way: str
+) -> None:
+    """Stopped in the second stage; the banks are as they were."""
+    chosen = settings(**WAYS[way])
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    start.start(chosen, photos, whole, OPTIONS, Watcher())
+    with pytest.raises(Stopped):
+        start.start(chosen, photos, out, OPTIONS, Watcher(step=InStage(out, 2, 4)))
+    np.random.default_rng().random()
+    start.resume(out, OPTIONS, Watcher())
+    assert same(weights(out / "stage-2"), weights(whole / "stage-2"))
+    for name in ("stage-1", "stage-2"):
+        assert losses(out / name) == losses(whole / name) and len(losses(out / name)) == 6
+    assert not (out / "stage-2" / "memory").exists() and (out / "evidence.html").is_file()
+
+
+class InStage:
+    """Interrupts at the so manyth training step of a stage."""
+
+    def __init__(self, run: Path, stage: int, step: int):
+        self.mark, self.inner = run / f"stage-{stage}" / "memory" / "filled", Interrupt(step)
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        if self.mark.exists():
+            self.inner(done, total, text)
