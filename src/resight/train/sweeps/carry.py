@@ -98,7 +98,7 @@ def task_of(trial: Trial, folder: Path, options: Options) -> Task:
         if record.is_file():
             if read_json(record, "a run's record")["finished"]:
                 return evaluate_command([str(run)], folder, evaluation, options)
-            if (run / "checkpoints" / "last.pt").is_file():
+            if any((run / name).exists() for name in ("checkpoints/last.pt", "start")):
                 return ["train", "--resume", str(run), *options.reading()]
         # Killed before the first checkpoint, or before there was a record: begin again.
         shutil.rmtree(run, ignore_errors=True)

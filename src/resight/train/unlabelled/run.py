@@ -11,14 +11,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
+from resight.evaluate.ranking.units import unit_rows
 from resight.features.compute import EmbedOptions
 from resight.features.write import embed_images
 from resight.models.embedder import CONFIG, Embedder
+from resight.models.open import embedder_folder
 from resight.models.whitening import pca_whitening, whitened
 from resight.train.loop import LoopOptions, Position, Watcher
 from resight.train.prepare import initial_weights, seed_everything
@@ -87,25 +90,51 @@ def _stage(stage: steps.Stage, before: Path, total: int) -> tuple[Position, Evid
         position = steps.train(stage, embedder, ground, run, resume=resume)
     evidence = gather(stage, ground, reason)
     write_stage(stage.folder, evidence, stage.images)
-    steps.clean(stage)
     run.finish(position=vars(position))
+    steps.clean(stage)
     return position, evidence
 
 
 def nothing_to_learn(ground: steps.Ground) -> str | None:
-    """One sentence when no two images are alike enough to be taken for one object, else None."""
+    """One sentence when no two images are alike enough to be taken for one object, else None.
+
+    With fixed thresholds: when hardly an image has a neighbour above that of selection. With
+    calibrated ones: when the nearest neighbours are no nearer than the nearest of unrelated
+    images would be, whose similarities are about normally distributed.
+    """
     settings = ground.settings
     if settings.select is None or not settings.neighbours:
         return None
+    least, count = settings.select.threshold, len(ground.rows)
+    if settings.calibrate is not None:
+        chance = _by_chance(ground, settings.calibrate)
+        if least >= 1.1 * chance:
+            return None
+        return (
+            f"nothing to learn from: the nearest neighbours among {count:,} images (similarity "
+            f"{least:.2f}) are hardly nearer than unrelated images would be ({chance:.2f}), so "
+            "there seem to be no two photos of one thing; the embedder so far is kept"
+        )
     near = np.asarray(ground.pool.similarities[ground.rows, 0], np.float32)
-    count = int((near >= settings.select.threshold).sum())
-    if count >= max(2, len(ground.rows) // 200):
+    close = int((near >= least).sum())
+    if close >= max(2, count // 200):
         return None
     return (
-        f"nothing to learn from: of {len(ground.rows):,} images {count} have a neighbour with a "
-        f"similarity of {settings.select.threshold:g} or more (select.threshold), so there are "
-        "hardly two photos of one thing; the embedder of the start is kept"
+        f"nothing to learn from: of {count:,} images {close} have a neighbour with a similarity of "
+        f"{least:g} or more (select.threshold), so there are hardly two photos of one thing; the "
+        "embedder so far is kept"
     )
+
+
+def _by_chance(ground: steps.Ground, neighbours: float) -> float:
+    """The similarity above which an image would have so many neighbours if none were related."""
+    rows = ground.rows[np.unique(np.linspace(0, len(ground.rows) - 1, 1000).astype(np.int64))]
+    vectors = unit_rows(np.asarray(ground.features[rows], np.float32))
+    found = (vectors @ vectors.T)[np.triu_indices(len(rows), 1)]
+    # The middle half says how wide the bulk is, whatever the related pairs do.
+    low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
+    share = min(0.5, neighbours / max(1, len(ground.rows) - 1))
+    return float(middle + (high - low) / 1.349 * NormalDist().inv_cdf(1 - share))
 
 
 def _start(
@@ -116,8 +145,13 @@ def _start(
     if (folder / CONFIG).is_file():
         return
     seed_everything(settings.seed, settings.deterministic)
-    embedder = Embedder(settings.embedder())
-    initial_weights(embedder, settings.weights, settings.partial_weights, watcher.tell)
+    given = embedder_folder(settings.weights)
+    if given is not None:  # with its own network, and its whitening if it has one
+        embedder = steps.at_size(Embedder.load(given), settings.size)
+        watcher.tell(f"weights {settings.weights}: the embedder with all that it has")
+    else:
+        embedder = Embedder(settings.embedder())
+        initial_weights(embedder, settings.weights, settings.partial_weights, watcher.tell)
     if settings.whiten is not None and embedder.config.whiten is None:
         embedder = _whitened(embedder, run, settings, images, options, watcher)
     embedder.info = {"recipe": settings.model_dump(mode="json"), "data": run.record["data"]}
