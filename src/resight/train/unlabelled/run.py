@@ -60,8 +60,9 @@ def carry_out(
         if evidence.nothing is not None:
             watcher.tell(evidence.nothing)
             break
-    last = run.folder / f"stage-{len(found)}" / EMBEDDER
-    _copy(last if (last / CONFIG).is_file() else run.folder / START, run.folder / EMBEDDER)
+    places = [run.folder / f"stage-{k}" / EMBEDDER for k in range(len(found), 0, -1)]
+    made = [place for place in places if (place / CONFIG).is_file()]
+    _copy([*made, run.folder / START][0], run.folder / EMBEDDER)
     return total
 
 
@@ -84,7 +85,8 @@ def _stage(stage: steps.Stage, before: Path, total: int) -> tuple[Position, Evid
         f"{look.neighbours + look.views}"
     )
     position = Position()
-    reason = nothing_to_learn(ground)
+    # Later stages stand on what the first has learned.
+    reason = nothing_to_learn(ground) if stage.number == 1 else None
     if reason is None:
         resume = (stage.folder / "checkpoints" / "last.pt").is_file()
         position = steps.train(stage, embedder, ground, run, resume=resume)
