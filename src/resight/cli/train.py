@@ -147,9 +147,10 @@ def train(
     if minutes is not None:
         if minutes <= 0:
             raise UserError(f"--minutes {minutes:g}: must be above 0")
-        from resight.train.prepare import within
-
-        settings = within(settings, image_set, minutes, workers, note)
+        settings, rate, clock = starting.within(settings, image_set, minutes, workers)
+        what = f"{settings.epochs} epochs" + (" of each stage" if clock < minutes else "")
+        note(f"{rate:.0f} images/s measured: {what} fit into {minutes:g} minutes")
+        minutes = clock
     with _resumable(out), progress_bar("training", None, "batches") as advance:
         outcome = starting.start(
             settings,

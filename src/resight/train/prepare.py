@@ -153,17 +153,6 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
-def within(
-    settings: CommonSettings, images: ImageSet, minutes: float, workers: int | None, tell: Tell
-) -> CommonSettings:
-    """The settings with as many epochs as fit into `minutes`, measured by a few steps."""
-    if not isinstance(settings, TrainSettings):
-        raise UserError("--minutes goes with labels; for insclr give --epochs, of each stage")
-    count, rate = epochs_for(settings, images, minutes, workers)
-    tell(f"{rate:.0f} images/s measured: {count} epochs fit into {minutes:g} minutes")
-    return settings.model_copy(update={"epochs": count})
-
-
 def epochs_for(
     settings: TrainSettings, images: ImageSet, minutes: float, workers: int | None
 ) -> tuple[int, float]:

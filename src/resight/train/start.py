@@ -17,12 +17,13 @@ from resight.models.embedder import pick_device
 from resight.sampling.plan import describe
 from resight.settings import read_yaml
 from resight.train.loop import LoopOptions, Position, Watcher, fit
-from resight.train.prepare import build_story, definite
+from resight.train.prepare import build_story, definite, epochs_for
 from resight.train.recipes import settings_of
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.settings import CommonSettings, TrainSettings
 from resight.train.rundir import IMAGES, RECORD, SETTINGS, Run
 from resight.train.story import Story
+from resight.train.unlabelled import pace
 from resight.train.unlabelled.fit_to import unlabelled_rows
 from resight.train.unlabelled.run import carry_out
 from resight.train.validate import Validation
@@ -160,6 +161,24 @@ def _fit(
     if is_main():
         _finish(run, position, settings)
     return Outcome(run, position, parts)
+
+
+def within(
+    settings: CommonSettings, images: ImageSet, minutes: float, workers: int | None
+) -> tuple[CommonSettings, float, float]:
+    """The settings with as many epochs as fit into `minutes`, by a few steps thrown away.
+
+    Gives the measured images a second too, and the minutes of each clock: of the run, or of each
+    stage of one without labels.
+    """
+    if isinstance(settings, InsCLRSettings):
+        count, rate = pace.epochs_for(settings, images, minutes, workers)
+        share = minutes / max(1, len(settings.stages))
+    else:
+        assert isinstance(settings, TrainSettings)
+        count, rate = epochs_for(settings, images, minutes, workers)
+        share = minutes
+    return settings.model_copy(update={"epochs": count}), rate, share
 
 
 def is_main() -> bool:

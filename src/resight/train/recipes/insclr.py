@@ -75,7 +75,12 @@ MinedLoss = Annotated[Contrastive | InfoNCE | SmoothAP | CTL, Field(discriminato
 
 
 # The better the embedder, the more of an image's neighbours can be believed.
-_STAGES: tuple[dict[str, Any], ...] = ({}, {"calibrate": 2.0}, {"calibrate": 4.0}, {"calibrate": 4.0, "lr_factor": 0.3})
+_STAGES: tuple[dict[str, Any], ...] = (
+    {},
+    {"calibrate": 2.0},
+    {"calibrate": 4.0},
+    {"calibrate": 4.0, "lr_factor": 0.3},
+)
 _FIXED = {"recipe", "backbone", "weights", "projection", "bn_neck", "pooling", "seed", "stages"}
 _FIXED |= {"whiten", "part", "only_objects_with"}
 
