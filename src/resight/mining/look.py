@@ -54,7 +54,7 @@ class Look:
         if self.mining is None:
             return None
         scores = self.pool.scores(members, self.weight, self.cap)
-        neighbours = self.pool.neighbours[members]
+        neighbours = self.pool.candidates(members)
         return mine(members, kept, neighbours, scores, self.features, self.mining)
 
     def _verified(self, members: Rows) -> Floats:

@@ -74,6 +74,8 @@ def _named(value: Any) -> Any:
 MinedLoss = Annotated[Contrastive | InfoNCE | SmoothAP | CTL, Field(discriminator="name")]
 
 
+# Fewer a round than for landmarks, of which a collection has hundreds of photos each.
+_MINING = Mining(rule=Rule(score="average", choose="topk", top=2, rounds=2, floor=0.6))
 # The better the embedder, the more of an image's neighbours can be believed.
 _STAGES: tuple[dict[str, Any], ...] = (
     {},
@@ -122,7 +124,7 @@ class InsCLRSettings(CommonSettings):
     calibrate: Rate | None = 1.0
     pool: PoolSettings = PoolSettings()
     select: Rule | None = CLOSE_TO_ANCHOR
-    mining: Mining | None = Mining()
+    mining: Mining | None = _MINING
     memory: BankSettings | None = BankSettings()
     spatial: SpatialSettings | None = None
     loss: Annotated[MinedLoss, BeforeValidator(_named)] = InfoNCE()
