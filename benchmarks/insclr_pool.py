@@ -10,8 +10,8 @@ turns, with the same number of threads. `ready` is what comes before the search 
 faiss also the copy into the index), `search` the search itself; the ratio is of the best searches.
 Memory is the peak of anonymous memory beyond that after the imports. Agreement: the share of
 neighbours that are the same (nearly equal ones may change places). `load`: how many processes
-wanted a core when the last run ended; above the number of cores the times say little. Linux only. Results go to
-benchmarks/results/insclr_pool.json unless the size is "small".
+wanted a core when the last run ended; above the number of cores the times say little. Linux only.
+Results go to benchmarks/results/insclr_pool.json unless the size is "small".
 """
 
 from __future__ import annotations
