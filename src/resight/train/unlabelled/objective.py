@@ -134,7 +134,7 @@ class InsCLRObjective(Objective):
     def _labelled(self, e: torch.Tensor, rows: Rows, relations: Relations) -> torch.Tensor:
         """A loss that wants labels: tuples are classes, and what is in doubt is left out."""
         assert self.other is not None
-        labels, ref_rows, ref_labels = as_labels(relations, rows)
+        labels, ref_rows, ref_labels = as_labels(relations, rows, whose="kept")
         own = torch.from_numpy(labels).to(e.device)
         loss: torch.Tensor = self.other(e, own)
         memory = self.settings.memory

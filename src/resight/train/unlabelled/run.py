@@ -102,13 +102,15 @@ def nothing_to_learn(ground: steps.Ground) -> str | None:
 
     With fixed thresholds: when hardly an image has a neighbour above that of selection. With
     calibrated ones: when the nearest neighbours are no nearer than the nearest of unrelated
-    images would be, whose similarities are about normally distributed.
+    images would be, whose similarities are about normally distributed after a whitening.
     """
     settings = ground.settings
     if settings.select is None or not settings.neighbours:
         return None
     least, count = settings.select.threshold, len(ground.rows)
     if settings.calibrate is not None:
+        if settings.whiten is None:
+            return None
         chance = _by_chance(ground, settings.calibrate)
         if least >= 1.1 * chance:
             return None

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
+from resight.errors import UserError
 from resight.features.compute import EmbedOptions, find_batch_size
 from resight.features.store import Features
 from resight.features.write import embed_images
+from resight.files import atomic_open
 from resight.losses.pairs import unit
 from resight.mining.calibrate import bank_levels
 from resight.mining.look import Look
@@ -31,8 +33,11 @@ from resight.train.prepare import seed_everything
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.rundir import Run
 from resight.train.story import Story, TuplePlan, optimizers
-from resight.train.unlabelled.fit_to import calibrated, fitted
+from resight.train.unlabelled.fit_to import LEAST, calibrated, fitted
 from resight.train.unlabelled.objective import InsCLRObjective
+
+COPIES = "copies.npy"  # in the run's folder: for each image the first of its near-duplicates
+_TWINS_AMONG = 20  # nearest neighbours that are looked at as near-duplicates
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,15 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
         progress=stage.bar("embedding"),
     )
     valid = np.asarray(features.valid, bool)
-    settings = fitted(stage.settings, int(valid.sum()))
+    if own.leave_out_copies:
+        valid &= _first_of_copies(stage, features, valid)
+    rows = np.flatnonzero(valid)
+    if len(rows) < LEAST:
+        raise UserError(
+            f"{stage.images.source}: {len(rows)} different images among {len(valid):,} (the others "
+            f"are near-duplicates or can't be read); at least {LEAST} are needed"
+        )
+    settings = fitted(stage.settings, len(rows))
     assert settings.pool.neighbours is not None
     pool = build_pool(
         features,
@@ -89,20 +102,29 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
         k=settings.pool.neighbours,
         method=own.method,
         valid=valid,
-        key={"features": features.info["key"]},
+        key={"features": features.info["key"], "images": len(rows)},
         progress=stage.bar("neighbours"),
         tell=stage.tell,
     )
-    rows = np.flatnonzero(valid)
-    if own.leave_out_copies:
-        pairs = twins(pool, stage.images, own.copies_from)
-        if len(pairs):
-            stage.tell(tell_twins(pairs, stage.images))
-            first = representatives(pairs, len(stage.images))
-            rows = rows[first[rows] == rows]
-    settings = fitted(stage.settings, len(rows)).model_copy(update={"pool": settings.pool})
     pool = _verified(stage, pool, settings)
     return Ground(features, pool, rows, calibrated(settings, pool, rows))
+
+
+def _first_of_copies(
+    stage: Stage, features: Features, valid: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(N,) bool: False for near-duplicates of an earlier image. Found once, in the first stage."""
+    path = stage.folder.parent / COPIES
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False) == np.arange(len(valid)))
+    near = build_pool(features, k=_TWINS_AMONG, method=stage.settings.pool.method, valid=valid)
+    pairs = twins(near, stage.images, stage.settings.pool.copies_from)
+    first = representatives(pairs, len(stage.images))
+    if len(pairs):
+        stage.tell(f"{tell_twins(pairs, stage.images)}; the first of each group is trained on")
+    with atomic_open(path) as file:
+        np.save(file, first, allow_pickle=False)
+    return np.asarray(first == np.arange(len(valid)))
 
 
 def _verified(stage: Stage, pool: Pool, settings: InsCLRSettings) -> Pool:
@@ -201,7 +223,7 @@ def _bank(stage: Stage, embedder: Embedder, ground: Ground, resume: bool) -> Mem
     if how == "plain" or ground.settings.similarity == "pool":
         for start in range(0, len(stage.images), 4096):
             rows = np.arange(start, min(start + 4096, len(stage.images)))
-            rows = rows[ground.features.valid[rows]]
+            rows = np.intersect1d(rows, ground.rows)
             vectors = np.asarray(ground.features[rows], np.float32)
             bank.write(rows, augmented=vectors if how == "plain" else None, plain=vectors)
     if how == "views":
@@ -217,7 +239,7 @@ def _fill_with_views(stage: Stage, embedder: Embedder, ground: Ground, bank: Mem
     seeds = np.random.default_rng([stage.settings.seed, stage.number]).integers(
         0, 2**63, len(stage.images)
     )
-    rows = np.flatnonzero(ground.features.valid)
+    rows = ground.rows
     size = find_batch_size(embedder)
     draws = [
         [(int(row), int(seeds[row])) for row in rows[at : at + size]]

@@ -1,0 +1,69 @@
+"""How many epochs of each stage fit into a time, from a few steps that are thrown away."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from resight.data.imageset import ImageSet
+from resight.data.loading import Pictures, loader
+from resight.models.embedder import Embedder, pick_device
+from resight.models.tuning import freeze_batchnorm, tune
+from resight.train.prepare import definite
+from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.unlabelled.fit_to import fitted, unlabelled_rows
+
+_STEPS, _WARM = 6, 2
+
+
+def epochs_for(
+    settings: InsCLRSettings, images: ImageSet, minutes: float, workers: int | None
+) -> tuple[int, float]:
+    """The epochs of each stage (at least 1), and the measured images a second, reading included.
+
+    A step is taken to be a pass forward and back of the augmented pictures and, where selection
+    looks at them, one forward of the plain ones; a stage embeds all images once before it.
+    """
+    chosen = definite(settings, unlabelled_rows(settings, images, _still), _still)
+    chosen = fitted(chosen, len(images))
+    seconds = 0.0
+    rate = 0.0
+    for k in range(len(chosen.stages)):
+        stage = fitted(chosen.stage(k), len(images))
+        if k == 0 or stage.size != chosen.stage(k - 1).size:
+            rate = _rate(stage, images, workers)
+        assert stage.steps is not None and stage.tuples is not None
+        drawn = stage.steps * stage.tuples * (stage.neighbours + stage.views)
+        seconds += drawn / rate
+        minutes -= len(images) / (3 * rate) / 60  # embedding is about a third of training
+    return max(1, int(60 * minutes / max(seconds, 1e-9))), rate
+
+
+def _rate(settings: InsCLRSettings, images: ImageSet, workers: int | None) -> float:
+    embedder = Embedder(settings.embedder()).to(pick_device())
+    if settings.freeze_bn:
+        freeze_batchnorm(embedder)
+    tune(embedder, settings.tune, settings.lora_rank)
+    plain = settings.similarity == "plain"
+    pictures = Pictures(images, embedder.preprocess, settings.augment, both=plain)
+    assert settings.tuples is not None
+    size = settings.tuples * (settings.neighbours + settings.views)
+    rows = np.random.default_rng(0).integers(0, len(images), (_STEPS + _WARM, size))
+    taken, began = 0, time.perf_counter()
+    for k, batch in enumerate(loader(pictures, [[(int(r), 0) for r in b] for b in rows], workers)):
+        if k == _WARM:
+            taken, began = 0, time.perf_counter()
+        if not len(batch.rows):
+            continue
+        if batch.plain is not None:
+            embedder.embed_tensor(batch.plain)
+        embedder.train()
+        torch.autograd.backward(embedder.features(batch.images.to(embedder.device)).sum())
+        taken += len(batch.rows)
+    return max(taken, 1) / max(time.perf_counter() - began, 1e-9)
+
+
+def _still(line: str) -> None:
+    pass
