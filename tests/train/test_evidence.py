@@ -21,7 +21,7 @@ from resight.features.store import Features
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
 from resight.mining.pool import build_pool
-from resight.mining.positives import Mined
+from resight.mining.positives import Mined, Mining
 from resight.train.loop import LoopOptions, Watcher
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.unlabelled import quality
@@ -34,6 +34,7 @@ from resight.train.unlabelled.words import sentences, thresholds, warnings
 HOSTILE = "<script>alert('1')</script>&\"x\""
 OBJECTS, EACH, DIM = 8, 6, 16
 UNKNOWN, BROKEN, COPY = (3, 20), 47, 46  # rows
+PAPER = {"calibrate": None, "neighbours": 3, "views": 1, "mining": Mining().model_dump()}
 
 
 # Numbers, against loops.
@@ -208,7 +209,7 @@ def world(folder: Path, *, labelled: bool = True, **changes) -> tuple[Stage, Gro
     objects = [names[k // EACH] if labelled and k not in UNKNOWN else None for k in range(count)]
     table = pl.DataFrame({"path": [f"{HOSTILE}{k}.jpg" for k in range(count)], "object": objects})
     images = ImageSet(normalise(table), folder, source="<i>set</i>")
-    own = InsCLRSettings.model_validate({"calibrate": None} | changes)
+    own = InsCLRSettings.model_validate(PAPER | changes)
     told: list[str] = []
     stage = Stage(1, folder / "stage-1", own, images, LoopOptions(), Watcher(tell=told.append))
     stage.folder.mkdir(parents=True)
@@ -386,7 +387,7 @@ def test_the_page_over_the_stages(tmp_path):
 # Warnings.
 
 
-FIXED = InsCLRSettings(calibrate=None)
+FIXED = InsCLRSettings.model_validate(PAPER)
 
 
 def alike(random_mean: float, above: float = 0.1) -> Similarities:
