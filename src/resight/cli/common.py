@@ -161,8 +161,14 @@ def print_json(content: Any) -> None:
 def report_run(outcome: Outcome) -> None:
     """What a finished run left, and what can be done next."""
     folder, place = outcome.run.folder, outcome.position
-    note(f"finished after {place.seconds / 60:.1f} minutes, best epoch {place.best_epoch}")
+    evidence = folder / "evidence.html"
+    best = "" if evidence.exists() else f", best epoch {place.best_epoch}"
+    note(f"finished after {place.seconds / 60:.1f} minutes{best}")
     if place.skipped:
         note(f"{len(place.skipped):,} bad images were skipped (named in {folder / 'run.json'})")
-    note(f"next: resight evaluate {folder}")
+    if evidence.exists():
+        note(f"what it learned from: {evidence}")
+        note(f"next: resight index {folder} PHOTOS --out GALLERY, then resight search")
+    else:
+        note(f"next: resight evaluate {folder}")
     print(folder / "embedder")
