@@ -18,6 +18,8 @@ def test_the_list_has_figures_beside_names(capsys: pytest.CaptureFixture[str]) -
     assert "384" in row and "224x224" in row and "R@1 76.4 (unverified)" in row
     row = next(line for line in lines if " xbm_sop " in line)
     assert "contrastive + memory" in row
+    row = next(line for line in lines if " folder " in line)
+    assert "infonce + memory" in row
 
 
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +29,7 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["ctl_street2shop_large"]["batch"] == 56
     figures = rows["smooth_ap_sop"]["published"]
     assert {"R@1", "R@10"} <= {one["metric"] for one in figures}
+    assert rows["insclr_gldv2"]["batch"] == 256 and rows["folder"]["batch"] is None
     assert rows["ablation_batch"]["kind"] == "sweep" and rows["ablation_batch"]["batch"] is None
 
 

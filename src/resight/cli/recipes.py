@@ -105,12 +105,16 @@ def _row(name: str) -> dict[str, Any]:
     recipe = values.get("recipe", "ctl")
     loss = values.get("loss")
     images, ids = values.get("images", 4), values.get("ids")
+    memory = bool(values.get("memory"))
+    if recipe == "insclr":  # whose batches are tuples, and whose defaults are these
+        ids, images = values.get("tuples"), values.get("neighbours", 2) + values.get("views", 2)
+        loss, memory = loss or "infonce", values.get("memory", True) is not None
     return {
         "name": name,
         "kind": "recipe" if sweep is None else "sweep",
         "recipe": recipe,
         "loss": (loss.get("name") if isinstance(loss, dict) else loss) or recipe,
-        "memory": bool(values.get("memory")),
+        "memory": memory,
         "data": about.data,
         "backbone": values.get("backbone", "resnet50"),
         "size": values.get("size"),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.mining.select import finish, take
+from resight.mining.topk import finish, take
 
 Method = Literal["exact", "faiss", "approximate"]
 Ids = NDArray[np.int32]

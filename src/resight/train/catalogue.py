@@ -8,6 +8,7 @@ file may have them; those of the project are found by their bare names.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,14 +83,19 @@ def figures(about: About) -> list[Published]:
 
 
 def published_lines(about: About) -> list[str]:
-    """The figures in words, in percent, a line for each protocol and source."""
+    """The figures in words, in percent, a line for each protocol and source.
+
+    Where a protocol has several sources, with the remark that tells them apart.
+    """
     lines: dict[tuple[str, str, bool], list[str]] = {}
     for one in figures(about):
         value = f"{one.metric} {100 * one.value:.1f}"
         lines.setdefault((one.protocol, one.remark, one.verified), []).append(value)
+    several = Counter(protocol for protocol, _, _ in lines)
     return [
         f"{protocol}: {', '.join(values)}{'' if verified else ' (unverified)'}"
-        for (protocol, _, verified), values in lines.items()
+        + (f", {remark}" if remark and several[protocol] > 1 else "")
+        for (protocol, remark, verified), values in lines.items()
     ]
 
 
