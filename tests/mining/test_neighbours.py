@@ -11,7 +11,7 @@ from tests.oracles import neighbours as oracle
 from resight.errors import UserError
 from resight.mining import neighbours as module
 from resight.mining.neighbours import METHODS, NONE, nearest, open_search
-from resight.mining.select import keep_best
+from resight.mining.topk import keep_best
 
 CLOSE = 2e-6  # of float32 sums over unit vectors
 
