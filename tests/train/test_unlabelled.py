@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from test_resume import Interrupt, losses, same, weights
@@ -60,7 +62,9 @@ def stage_record(run: Path, number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    return load_images(folder(tmp_path_factory.mktemp("photos") / "all", 12, 5))
+    found = load_images(folder(tmp_path_factory.mktemp("photos") / "all", 12, 5))
+    names = pl.col("path").str.head(3)
+    return replace(found, table=found.table.with_columns(names.alias("object")))
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -72,6 +76,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "augmented": {"similarity": "augmented", "memory": {"fill": "views", "negatives": 20}},
     "unfilled": {"memory": {"fill": "none", "own": False}, "projection": 6, "whiten": None},
     "verified": {"spatial": {"top": 3, "side": 64, "points": 50}},
+    "oracle": {"oracle": True},
     "chunks": {"chunk": 5, "accumulate": 2},
 }
 

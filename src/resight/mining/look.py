@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.mining.pool import Pool
-from resight.mining.positives import Mined, Mining, mine
+from resight.mining.positives import Mined, Mining, candidate_set, mine
 from resight.mining.relations import AnchorTuple
 from resight.mining.selection import Rule, select
 
@@ -31,9 +31,12 @@ class Look:
     mining: Mining | None
     weight: float = 0.0
     cap: int = 1
+    objects: Rows | None = None  # (N,), below 0 where unknown: who is who, for a ceiling
 
     def __call__(self, members: Rows, vectors: Floats) -> AnchorTuple:
         """members (M,) rows, the anchor first; vectors (M, D) float32, theirs, unit length."""
+        if self.objects is not None:
+            return self._known(members, self.objects)
         kept = np.ones(len(members), bool)
         if self.select is not None:
             similarity = (vectors @ vectors.T).astype(np.float32)
@@ -56,6 +59,18 @@ class Look:
         scores = self.pool.scores(members, self.weight, self.cap)
         neighbours = self.pool.candidates(members)
         return mine(members, kept, neighbours, scores, self.features, self.mining)
+
+    def _known(self, members: Rows, objects: Rows) -> AnchorTuple:
+        """What perfect selection and mining would give: all images of the anchor's object."""
+        own = objects[members[0]]
+        same = (objects == own) & (own >= 0)
+        same[members[0]] = True
+        near = candidate_set(self.pool.neighbours[members], self.pool.scores(members), members)[0]
+        rows = np.setdiff1d(np.union1d(near, np.flatnonzero(same)), members)
+        state = np.where(same[rows], 1, -1).astype(np.int8)
+        joined = np.where(same[rows], 0, -1).astype(np.int8)
+        mined = Mined(rows, np.zeros(len(rows), np.float32), state, joined)
+        return AnchorTuple(members, same[members], mined if self.mining is not None else None)
 
     def _verified(self, members: Rows) -> Floats:
         """(M, M) float32: what spatial verification adds to the similarity of two members."""

@@ -8,7 +8,6 @@ file may have them; those of the project are found by their bare names.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,16 +84,16 @@ def figures(about: About) -> list[Published]:
 def published_lines(about: About) -> list[str]:
     """The figures in words, in percent, a line for each protocol and source.
 
-    Where a protocol has several sources, with the remark that tells them apart.
+    Beside a figure without a remark the others bring theirs, to tell them apart.
     """
     lines: dict[tuple[str, str, bool], list[str]] = {}
     for one in figures(about):
         value = f"{one.metric} {100 * one.value:.1f}"
         lines.setdefault((one.protocol, one.remark, one.verified), []).append(value)
-    several = Counter(protocol for protocol, _, _ in lines)
+    plain = {protocol for protocol, remark, _ in lines if not remark}
     return [
         f"{protocol}: {', '.join(values)}{'' if verified else ' (unverified)'}"
-        + (f", {remark}" if remark and several[protocol] > 1 else "")
+        + (f", {remark}" if remark and protocol in plain else "")
         for (protocol, remark, verified), values in lines.items()
     ]
 

@@ -100,7 +100,8 @@ class InsCLRSettings(CommonSettings):
     of the model as it is now, of plain or of augmented pictures. `calibrate`: thresholds on
     similarity come from the pool, such that the average image has so many neighbours that are
     kept (see `unlabelled.fit_to`). Without `select` all neighbours stay positive; without `mining`
-    there are no further positives; without `memory` only the batch counts.
+    there are no further positives; without `memory` only the batch counts. `oracle`: selection and
+    mining by the labels, which is not training without labels, but says how far it could get.
     """
 
     CONVNET_LR: ClassVar[float] = 1e-4
@@ -127,6 +128,7 @@ class InsCLRSettings(CommonSettings):
     mining: Mining | None = _MINING
     memory: BankSettings | None = BankSettings()
     spatial: SpatialSettings | None = None
+    oracle: bool = False
     loss: Annotated[MinedLoss, BeforeValidator(_named)] = InfoNCE()
 
     stages: tuple[dict[str, Any], ...] = _STAGES

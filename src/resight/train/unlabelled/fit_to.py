@@ -39,7 +39,11 @@ def unlabelled_rows(settings: InsCLRSettings, images: ImageSet, tell: Tell) -> I
             f"{images.source}: {len(chosen)} images to train on; without labels at least {LEAST} "
             "are needed, and some hundred to gain much"
         )
-    if chosen.objects():
+    if settings.oracle:
+        if not chosen.objects():
+            raise UserError(f"{images.source}: no labels, which --set oracle=true asks for")
+        tell("oracle: the labels say who is who, as perfect mining would")
+    elif chosen.objects():
         tell("labels are not used for training; what is mined is checked against them")
     # The splits have done their work: from here on every row is one to train on.
     unsplit = chosen.table.with_columns(pl.lit(None, pl.String()).alias("split"))

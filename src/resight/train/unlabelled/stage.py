@@ -35,6 +35,7 @@ from resight.train.rundir import Run
 from resight.train.story import Story, TuplePlan, optimizers
 from resight.train.unlabelled.fit_to import LEAST, calibrated, fitted
 from resight.train.unlabelled.objective import InsCLRObjective
+from resight.train.unlabelled.quality import codes
 
 COPIES = "copies.npy"  # in the run's folder: for each image the first of its near-duplicates
 _TWINS_AMONG = 20  # nearest neighbours that are looked at as near-duplicates
@@ -204,6 +205,7 @@ def look(ground: Ground, bank: MemoryBank) -> Look:
         settings.mining,
         weight=spatial.weight if spatial else 0.0,
         cap=spatial.cap if spatial else 1,
+        objects=codes(ground.features.images.table["object"]) if settings.oracle else None,
     )
     if settings.calibrate is None or settings.similarity == "pool":
         return found
