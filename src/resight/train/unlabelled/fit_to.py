@@ -16,7 +16,7 @@ from resight.train.prepare import Tell
 from resight.train.recipes.insclr import InsCLRSettings
 
 LEAST = 8  # images; with fewer there is no neighbour that means anything
-_FEWEST_STEPS, _MOST_STEPS = 16, 5000  # of an epoch
+_FEWEST_STEPS, _MOST_STEPS = 8, 5000  # of an epoch
 
 
 def unlabelled_rows(settings: InsCLRSettings, images: ImageSet, tell: Tell) -> ImageSet:
