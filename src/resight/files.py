@@ -95,7 +95,7 @@ def check_folder(path: Path, what: str, *, mark: str, force: bool = False) -> No
     """
     if path.is_file():
         raise UserError(f"{path}: is a file; {what} needs a folder")
-    if not path.exists() or not any(path.iterdir()):
+    if not _holds_something(path):
         return
     if not (path / mark).is_file():
         raise UserError(f"{path}: holds other files; give an empty or new folder for {what}")
@@ -106,8 +106,16 @@ def check_folder(path: Path, what: str, *, mark: str, force: bool = False) -> No
 def fresh_folder(path: Path, what: str, *, mark: str, force: bool = False) -> None:
     """`check_folder`, then remove what `force` allows to replace: never anything else."""
     check_folder(path, what, mark=mark, force=force)
-    if path.exists() and any(path.iterdir()):  # an empty one may be a mounted disk
+    if _holds_something(path):  # an empty one may be a mounted disk
         shutil.rmtree(path)
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there are files that are more than what a killed `atomic_path` left."""
+    return path.exists() and any(
+        not (entry.name.startswith(".") and entry.name.endswith(".part"))
+        for entry in path.iterdir()
+    )
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -77,11 +78,12 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
         return row, augmented
 
 
-def collate(samples: list[tuple[int, torch.Tensor | BadImage]]) -> Batch:
-    """Stack the good ones, list the bad ones."""
+def collate(samples: list[tuple[int, torch.Tensor | BadImage]], both: bool = False) -> Batch:
+    """Stack the good ones, list the bad ones; `both`: each is a pair, see `Pictures`."""
     good = [(row, x) for row, x in samples if isinstance(x, torch.Tensor)]
     bad = [(row, x) for row, x in samples if isinstance(x, BadImage)]
-    images = torch.stack([x for _, x in good]) if good else torch.empty(0, 3, 1, 1)
+    none = torch.empty(0, 2, 3, 1, 1) if both else torch.empty(0, 3, 1, 1)
+    images = torch.stack([x for _, x in good]) if good else none
     rows = torch.tensor([row for row, _ in good], dtype=torch.int64)
     if images.ndim == 5:
         return Batch(images[:, 0], rows, bad, images[:, 1])
@@ -97,7 +99,7 @@ def loader(
         pictures,
         batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of lists of indices
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, both=pictures.both),
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=_ahead(pictures, batches) if workers else None,
         # A generator of its own: else every new loader would draw from the global one, and a

@@ -58,7 +58,8 @@ def embed_images(
         vectors, bad = embed_rows(embedder, images, options=options, progress=progress)
         valid = np.asarray(np.isfinite(vectors).all(axis=1))
         info = {"skipped": [{"path": error.path, "reason": error.reason} for error in bad]}
-        return _usable(Features(images, (vectors.astype(dtype, copy=False),), valid, info))
+        found = Features(images, (vectors.astype(dtype, copy=False),), valid, info)
+        return _usable(found, images.source)
     out = Path(out)
     key: dict[str, Any] = {
         "embedder": embedder.fingerprint(),
@@ -90,7 +91,7 @@ def embed_images(
     write_json(out / RECORD, record | {"complete": True, "skipped": skipped})
     features = Features.load(out)
     try:
-        return _usable(features)
+        return _usable(features, images.source)
     except UserError:
         shutil.rmtree(out)  # not one vector in it
         raise
@@ -150,11 +151,11 @@ def _write_shard(out: Path, number: int, block: Block, dtype: str) -> None:
         np.save(file, block.vectors.astype(dtype), allow_pickle=False)
 
 
-def _usable(features: Features) -> Features:
+def _usable(features: Features, source: str) -> Features:
     if not features.valid.any():
         reason = features.info["skipped"][0]["reason"] if features.info.get("skipped") else ""
         raise UserError(
-            f"{features.images.source}: none of its {len(features):,} images can be used "
+            f"{source}: none of its {len(features):,} images can be used "
             f"(the first: {features.images.full_paths()[0]}: {reason})"
         )
     return features

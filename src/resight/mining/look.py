@@ -57,7 +57,7 @@ class Look:
         if self.mining is None:
             return None
         scores = self.pool.scores(members, self.weight, self.cap)
-        neighbours = self.pool.candidates(members)
+        neighbours = self.pool.neighbours[members]
         return mine(members, kept, neighbours, scores, self.features, self.mining)
 
     def _known(self, members: Rows, objects: Rows) -> AnchorTuple:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,12 @@ class Pool:
     similarity, of equals the lower row first; -1 and -2 where there is no neighbour. inliers (N, t)
     int16 or None: of the first t neighbours, column by column, -1 where not looked at; where
     there are inliers, these t columns (of all three arrays) are ranked by both, see `add_inliers`.
-    usable (N,) bool or None: who may be a candidate, see `only`.
     """
 
     neighbours: NDArray[np.int32]
     similarities: NDArray[np.float16]
     inliers: NDArray[np.int16] | None = None
     info: dict[str, Any] = field(default_factory=dict)
-    usable: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.neighbours)
@@ -70,33 +68,15 @@ class Pool:
         """Neighbours a row."""
         return int(self.neighbours.shape[1])
 
-    def only(self, rows: RowNumbers) -> Pool:
-        """The same pool, whose `candidates` and `scores` know no other rows than these."""
-        usable = np.zeros(len(self), np.bool_)
-        usable[rows] = True
-        return replace(self, usable=usable)
-
-    def candidates(self, rows: RowNumbers) -> NDArray[np.int32]:
-        """(len(rows), k) int32: their neighbours, -1 where there is none, or one that is left out.
-
-        Where rows were left out with `only`, -1 stands among neighbours too.
-        """
-        found = np.array(self.neighbours[rows])
-        if self.usable is not None:
-            found[~self.usable[found]] = -1
-        return found
-
     def scores(self, rows: RowNumbers, weight: float = 0.0, cap: int = 1) -> NDArray[np.float32]:
         """(len(rows), k) float32: similarity + weight * min(inliers, cap) / cap, column by column.
 
-        Where inliers are not known the similarity alone; -2 where `candidates` has no neighbour.
+        Where inliers are not known the similarity alone; -2 where there is no neighbour.
         """
         found = np.asarray(self.similarities[rows], np.float32)
         if self.inliers is not None and weight:
             seen = np.asarray(self.inliers[rows], np.float32)
             found[:, : seen.shape[1]] += weight * np.clip(seen, 0, cap) / cap
-        if self.usable is not None:
-            found[~self.usable[self.neighbours[rows]]] = -2
         return found
 
     @classmethod

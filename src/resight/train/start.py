@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from resight.train.story import Story
 from resight.train.unlabelled import pace
 from resight.train.unlabelled.fit_to import unlabelled_rows
 from resight.train.unlabelled.run import carry_out
+from resight.train.unlabelled.stage import GROUND
 from resight.train.validate import Validation
 
 
@@ -107,7 +110,15 @@ def _start_unlabelled(
     if is_main():
         Run.create(out, settings, chosen, force=force)
     PartialState().wait_for_everyone()
-    return _unlabelled(Run.open(out), settings, chosen, options, watcher)
+    try:
+        return _unlabelled(Run.open(out), settings, chosen, options, watcher)
+    except UserError:
+        if is_main() and not (out / "stage-1" / GROUND).is_file():  # nothing to go on with
+            for path in out.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):  # it may be a mounted disk
+                out.rmdir()
+        raise
 
 
 def _unlabelled(
@@ -115,7 +126,8 @@ def _unlabelled(
 ) -> Outcome:
     options = replace(options, precision=_precision(settings.precision))
     position = carry_out(run, settings, images, options, watcher)
-    run.finish(seconds=round(position.seconds, 1), skipped=position.skipped)
+    if is_main():
+        run.finish(seconds=round(position.seconds, 1), skipped=position.skipped)
     return Outcome(run, position, Parts(images, images, images.rows([]), ()))
 
 

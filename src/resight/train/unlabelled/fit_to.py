@@ -50,6 +50,19 @@ def unlabelled_rows(settings: InsCLRSettings, images: ImageSet, tell: Tell) -> I
     return replace(chosen, table=unsplit)
 
 
+def check_different(images: ImageSet, valid: NDArray[np.bool_], firsts: NDArray[np.bool_]) -> None:
+    """Raises UserError when too few images (N,) can be decoded, or too few of those differ."""
+    usable, different = int(valid.sum()), int(firsts.sum())
+    if different < LEAST:
+        found = f"only {usable:,} of {len(images):,} images can be used"
+        if different < usable:
+            found = (
+                f"of {usable:,} images all but {different:,} are near-duplicates of others "
+                "(pool.leave_out_copies)"
+            )
+        raise UserError(f"{images.source}: {found}; without labels at least {LEAST} are needed")
+
+
 def whitened_dims(settings: InsCLRSettings, count: int, features: int) -> int | None:
     """Dimensions of the whitening: as set, or 128, fewer for few images; None for none.
 

@@ -109,10 +109,7 @@ class InsCLRObjective(Objective):
         vectors = torch.from_numpy(self.bank.read(wanted, "augmented")).to(e.device)
         image = torch.from_numpy(np.r_[near[0], far[0]])
         column, split = torch.from_numpy(index), len(near[0])
-        window = self._window()
-        views = [torch.from_numpy(piece.vectors) for piece in window]
-        lists = (relations.positives, relations.negatives, relations.ignored)
-        excluded = self.bank.excluded(window, lists)
+        views, excluded = self._negatives(relations)
         if isinstance(chosen, InfoNCE):
             return mined_infonce(
                 e,
@@ -130,6 +127,21 @@ class InsCLRObjective(Objective):
         mined = listed_contrastive(e, image, vectors, column, sign, chosen.margin)
         random = memory_contrastive(e, views, excluded, chosen.margin)
         return batch_contrastive(e, relation, chosen.margin) + memory.weight * (mined + random)
+
+    def _negatives(
+        self, relations: Relations
+    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """The random negatives of this step, and which pairs (image, column) are none."""
+        window = self._window()
+        lists = (relations.positives, relations.negatives, relations.ignored)
+        image, column = self.bank.excluded(window, lists)
+        filled = np.concatenate([piece.filled for piece in window])
+        if filled.all():
+            return [torch.from_numpy(piece.vectors) for piece in window], (image, column)
+        # Copies of other images, and what was never drawn: without a vector, so no negatives.
+        place, there = torch.from_numpy(np.cumsum(filled) - 1), torch.from_numpy(filled)[column]
+        views = [torch.from_numpy(piece.vectors[piece.filled]) for piece in window]
+        return views, (image[there], place[column[there]])
 
     def _labelled(self, e: torch.Tensor, rows: Rows, relations: Relations) -> torch.Tensor:
         """A loss that wants labels: tuples are classes, and what is in doubt is left out."""

@@ -9,16 +9,18 @@ RUN/embedder/   the last stage's embedder
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
-from resight.errors import UserError
 from resight.evaluate.ranking.units import unit_rows
 from resight.features.compute import EmbedOptions
+from resight.features.store import Features
 from resight.features.write import embed_images
 from resight.models.embedder import CONFIG, Embedder
 from resight.models.open import embedder_folder
@@ -28,10 +30,15 @@ from resight.train.prepare import initial_weights, seed_everything
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.rundir import RECORD, Run
 from resight.train.unlabelled import stage as steps
+from resight.train.unlabelled.copies import usable_firsts
 from resight.train.unlabelled.evidence import Evidence, gather, write_index, write_stage
-from resight.train.unlabelled.fit_to import whitened_dims
+from resight.train.unlabelled.fit_to import check_different, whitened_dims
+from resight.train.unlabelled.together import main, wait_for
 
 START, EMBEDDER, EVIDENCE = "start", "embedder", "evidence.html"
+FIRST = "first"  # features of the weights as given, while the start is made
+_COPIES_BEFORE = 20_000  # images up to which copies are looked for before the whitening
+_ALIKE = 1e-10  # of a variance of 1: below it lies what float32 made of equal images
 
 
 def carry_out(
@@ -51,7 +58,8 @@ def carry_out(
         before = run.folder / (f"stage-{k}/{EMBEDDER}" if k else START)
         position, evidence = _stage(stage, before, len(settings.stages))
         found.append(evidence)
-        write_index(run.folder / EVIDENCE, found, images)
+        if main():
+            write_index(run.folder / EVIDENCE, found, images)
         total = replace(
             position,
             seconds=total.seconds + position.seconds,
@@ -62,19 +70,20 @@ def carry_out(
             break
     places = [run.folder / f"stage-{k}" / EMBEDDER for k in range(len(found), 0, -1)]
     made = [place for place in places if (place / CONFIG).is_file()]
-    _copy([*made, run.folder / START][0], run.folder / EMBEDDER)
+    if main():
+        _copy([*made, run.folder / START][0], run.folder / EMBEDDER)
     return total
 
 
 def _stage(stage: steps.Stage, before: Path, total: int) -> tuple[Position, Evidence]:
     """One stage, or what is left of it; nothing but reading when it is done."""
-    if (stage.folder / RECORD).is_file():
-        run = Run.open(stage.folder)
-        record = run.record
-        if record["finished"]:
-            return Position(**record["position"]), Evidence.load(stage.folder)
-    else:
-        run = Run.create(stage.folder, stage.settings, stage.images)
+    if main() and not (stage.folder / RECORD).is_file():
+        shutil.rmtree(stage.folder, ignore_errors=True)  # of a process killed before it was one
+        Run.create(stage.folder, stage.settings, stage.images)
+    wait_for(stage.folder / RECORD)
+    run = Run.open(stage.folder)
+    if run.record["finished"]:
+        return _finished(stage, run)
     stage.tell(f"stage {stage.number} of {total}")
     embedder = steps.at_size(Embedder.load(before), stage.settings.size)
     ground = steps.prepare(stage, embedder)
@@ -90,11 +99,22 @@ def _stage(stage: steps.Stage, before: Path, total: int) -> tuple[Position, Evid
     if reason is None:
         resume = (stage.folder / "checkpoints" / "last.pt").is_file()
         position = steps.train(stage, embedder, ground, run, resume=resume)
-    evidence = gather(stage, ground, reason)
-    write_stage(stage.folder, evidence, stage.images)
-    run.finish(position=vars(position))
-    steps.clean(stage)
-    return position, evidence
+    if main():
+        bad = [entry["path"] for entry in ground.features.info.get("skipped", [])]
+        position = replace(position, skipped=sorted({*position.skipped, *bad}))
+        evidence = gather(stage, ground, reason)
+        write_stage(stage.folder, evidence, stage.images)
+        run.finish(position=vars(position))
+    while not run.record["finished"]:  # by the main process
+        time.sleep(0.2)
+    return _finished(stage, run)
+
+
+def _finished(stage: steps.Stage, run: Run) -> tuple[Position, Evidence]:
+    """What a stage that is done has left; what only its training needed goes."""
+    if main():
+        steps.clean(stage)
+    return Position(**run.record["position"]), Evidence.load(stage.folder)
 
 
 def nothing_to_learn(ground: steps.Ground) -> str | None:
@@ -112,6 +132,11 @@ def nothing_to_learn(ground: steps.Ground) -> str | None:
         if settings.whiten is None:
             return None
         chance = _by_chance(ground, settings.calibrate)
+        if chance > 1 - 1e-6:
+            return (
+                f"nothing to learn from: all {count:,} images look the same to this network; the "
+                "embedder so far is kept"
+            )
         if least >= 1.1 * chance:
             return None
         return (
@@ -146,8 +171,22 @@ def _start(
 ) -> None:
     """Write the embedder that the first stage begins with, unless it is there."""
     folder = run.folder / START
-    if (folder / CONFIG).is_file():
-        return
+    if not main():
+        wait_for(folder / CONFIG)
+    if not (folder / CONFIG).is_file():
+        _make_start(folder, run, settings, images, options, watcher)
+    if main():
+        shutil.rmtree(run.folder / FIRST, ignore_errors=True)
+
+
+def _make_start(
+    folder: Path,
+    run: Run,
+    settings: InsCLRSettings,
+    images: ImageSet,
+    options: LoopOptions,
+    watcher: Watcher,
+) -> None:
     seed_everything(settings.seed, settings.deterministic)
     given = embedder_folder(settings.weights)
     if given is not None:  # with its own network, and its whitening if it has one
@@ -160,7 +199,6 @@ def _start(
         embedder = _whitened(embedder, run, settings, images, options, watcher)
     embedder.info = {"recipe": settings.model_dump(mode="json"), "data": run.record["data"]}
     embedder.save(folder)
-    shutil.rmtree(run.folder / "first", ignore_errors=True)
 
 
 def _whitened(
@@ -174,20 +212,35 @@ def _whitened(
     found = embed_images(
         embedder,
         images,
-        run.folder / "first",
+        run.folder / FIRST,
         options=EmbedOptions(workers=options.workers, strict=options.strict),
         progress=lambda done, total: watcher.step(done, total, "embedding"),
     )
-    valid = np.asarray(found.valid, bool)
-    if valid.sum() < 4:
-        raise UserError(f"{images.source}: only {int(valid.sum())} of its images can be used")
+    steps.tell_skipped(found, watcher.tell)
+    valid = np.array(found.valid, bool)
+    if len(images) <= _COPIES_BEFORE:
+        # What a whitening evens out is what differs, in a folder of copies that of the copies.
+        valid = usable_firsts(found, images, settings.pool, run.folder, watcher.tell)
+    check_different(images, np.asarray(found.valid, bool), valid)
+    if _all_alike(found, valid):
+        watcher.tell("all images look the same to this network: nothing to whiten by")
+        return embedder
     dims = whitened_dims(settings, int(valid.sum()), embedder.dim)
     assert dims is not None
     weight, bias = pca_whitening(found, dims, valid=valid)
     # At unit variance in all: the learning rate then means the same for any number of dimensions.
+    dims = len(weight)  # fewer where the images differ in no more directions
     scale = np.float32(dims**-0.5)
     watcher.tell(f"whitened without labels to {dims} dimensions")
     return whitened(embedder, weight * scale, bias * scale)
+
+
+def _all_alike(features: Features, valid: NDArray[np.bool_]) -> bool:
+    """Whether all but rounding is the same in up to a thousand of the valid vectors."""
+    rows = np.flatnonzero(valid)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, 1000).astype(np.int64))]
+    vectors = unit_rows(np.asarray(features[rows], np.float32)).astype(np.float64)
+    return bool(vectors.var(axis=0).sum() < _ALIKE)
 
 
 def _copy(source: Path, target: Path) -> None:

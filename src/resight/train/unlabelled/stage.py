@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,32 +14,31 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
-from resight.errors import UserError
 from resight.features.compute import EmbedOptions, find_batch_size
 from resight.features.store import Features
 from resight.features.write import embed_images
-from resight.files import atomic_open
+from resight.files import atomic_open, write_text
 from resight.losses.pairs import unit
 from resight.mining.calibrate import bank_levels
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
 from resight.mining.pool import Pool, add_inliers, build_pool
-from resight.mining.twins import representatives, tell_twins, twins
 from resight.models.embedder import Embedder
 from resight.models.tuning import freeze_batchnorm, tune
 from resight.sampling.tuples import tuple_batches
 from resight.spatial.verify import Verifier
 from resight.train.loop import LoopOptions, Position, Watcher, fit
-from resight.train.prepare import seed_everything
+from resight.train.prepare import Tell, seed_everything
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.rundir import Run
 from resight.train.story import Story, TuplePlan, optimizers
-from resight.train.unlabelled.fit_to import LEAST, calibrated, fitted
+from resight.train.unlabelled.copies import usable_firsts
+from resight.train.unlabelled.fit_to import calibrated, check_different, fitted
 from resight.train.unlabelled.objective import InsCLRObjective
 from resight.train.unlabelled.quality import codes
+from resight.train.unlabelled.together import main, own_folder, wait_for
 
-COPIES = "copies.npy"  # in the run's folder: for each image the first of its near-duplicates
-_TWINS_AMONG = 20  # nearest neighbours that are looked at as near-duplicates
+ROWS, GROUND, MEMORY = "rows.npy", "ground.json", "memory"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,23 @@ class Ground:
 def prepare(stage: Stage, embedder: Embedder) -> Ground:
     """Embed all images with the embedder as it stands, find neighbours, copies, inliers.
 
-    Everything is kept on disk, so that a stage that was stopped goes on where it was.
+    Everything is kept on disk, so that a stage that was stopped goes on where it was. Of several
+    processes the main one does it. Raises UserError when too few images can be used.
     """
+    done = stage.folder / GROUND
+    if main() and not done.is_file():
+        ground = _made(stage, embedder)
+        with atomic_open(stage.folder / ROWS) as file:
+            np.save(file, ground.rows, allow_pickle=False)
+        write_text(done, ground.settings.model_dump_json())  # last: all is there
+    wait_for(done)
+    settings = InsCLRSettings.model_validate(json.loads(done.read_text(encoding="utf-8")))
+    rows = np.load(stage.folder / ROWS, allow_pickle=False)
+    features = Features.load(stage.folder / "features")
+    return Ground(features, Pool.load(stage.folder / "pool"), rows, settings)
+
+
+def _made(stage: Stage, embedder: Embedder) -> Ground:
     own = stage.settings.pool
     embed = EmbedOptions(
         scales=own.scales, workers=stage.options.workers, strict=stage.options.strict
@@ -86,15 +101,11 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
         options=embed,
         progress=stage.bar("embedding"),
     )
-    valid = np.asarray(features.valid, bool)
-    if own.leave_out_copies:
-        valid &= _first_of_copies(stage, features, valid)
+    if stage.number == 1 and stage.settings.whiten is None:  # else they were told before
+        tell_skipped(features, stage.tell)
+    valid = usable_firsts(features, stage.images, own, stage.folder.parent, stage.tell)
+    check_different(stage.images, features.valid, valid)
     rows = np.flatnonzero(valid)
-    if len(rows) < LEAST:
-        raise UserError(
-            f"{stage.images.source}: {len(rows)} different images among {len(valid):,} (the others "
-            f"are near-duplicates or can't be read); at least {LEAST} are needed"
-        )
     settings = fitted(stage.settings, len(rows))
     assert settings.pool.neighbours is not None
     pool = build_pool(
@@ -109,23 +120,6 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
     )
     pool = _verified(stage, pool, settings)
     return Ground(features, pool, rows, calibrated(settings, pool, rows))
-
-
-def _first_of_copies(
-    stage: Stage, features: Features, valid: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """(N,) bool: False for near-duplicates of an earlier image. Found once, in the first stage."""
-    path = stage.folder.parent / COPIES
-    if path.is_file():
-        return np.asarray(np.load(path, allow_pickle=False) == np.arange(len(valid)))
-    near = build_pool(features, k=_TWINS_AMONG, method=stage.settings.pool.method, valid=valid)
-    pairs = twins(near, stage.images, stage.settings.pool.copies_from)
-    first = representatives(pairs, len(stage.images))
-    if len(pairs):
-        stage.tell(f"{tell_twins(pairs, stage.images)}; the first of each group is trained on")
-    with atomic_open(path) as file:
-        np.save(file, first, allow_pickle=False)
-    return np.asarray(first == np.arange(len(valid)))
 
 
 def _verified(stage: Stage, pool: Pool, settings: InsCLRSettings) -> Pool:
@@ -170,6 +164,8 @@ def train(stage: Stage, embedder: Embedder, ground: Ground, run: Run, *, resume:
     tune(embedder, settings.tune, settings.lora_rank)
     objective = InsCLRObjective(settings, look(ground, bank), bank, ground.rows)
     settings = settings.model_copy(update={"lr": settings.lr * settings.lr_factor})
+    if not resume and main():
+        run.cut_log(0)  # what a process wrote that was killed before its first checkpoint
     neighbours = np.asarray(ground.pool.neighbours)
 
     def batches(epoch: int) -> Any:
@@ -214,7 +210,7 @@ def look(ground: Ground, bank: MemoryBank) -> Look:
 
 def _bank(stage: Stage, embedder: Embedder, ground: Ground, resume: bool) -> MemoryBank:
     """The memory, filled as the settings say; that of the checkpoint when resuming."""
-    folder = stage.folder / "memory"
+    folder = stage.folder / own_folder(MEMORY)
     done = folder / "filled"  # a bank whose filling was cut short is filled again
     if resume and done.exists():
         return MemoryBank.open(folder)
@@ -223,9 +219,8 @@ def _bank(stage: Stage, embedder: Embedder, ground: Ground, resume: bool) -> Mem
     memory = ground.settings.memory
     how = memory.fill if memory is not None else "plain"
     if how == "plain" or ground.settings.similarity == "pool":
-        for start in range(0, len(stage.images), 4096):
-            rows = np.arange(start, min(start + 4096, len(stage.images)))
-            rows = np.intersect1d(rows, ground.rows)
+        for start in range(0, len(ground.rows), 4096):
+            rows = ground.rows[start : start + 4096]
             vectors = np.asarray(ground.features[rows], np.float32)
             bank.write(rows, augmented=vectors if how == "plain" else None, plain=vectors)
     if how == "views":
@@ -269,7 +264,18 @@ def at_size(embedder: Embedder, size: tuple[int, int] | None) -> Embedder:
     return other.to(embedder.device).eval()
 
 
+def tell_skipped(features: Features, tell: Tell) -> None:
+    """Name the images that can't be used: the first ten, and how many in all."""
+    skipped = features.info.get("skipped", [])
+    for bad in skipped[:10]:
+        tell(f"skipped {bad['path']}: {bad['reason']}")
+    if skipped:
+        more = f" (and {len(skipped) - 10:,} more)" if len(skipped) > 10 else ""
+        count = "1 bad image" if len(skipped) == 1 else f"{len(skipped):,} bad images"
+        tell(f"{count} skipped{more}; 'resight data check' says what is wrong")
+
+
 def clean(stage: Stage) -> None:
     """Remove what only the training of this stage needed: features and memory."""
-    for name in ("features", "memory"):
-        shutil.rmtree(stage.folder / name, ignore_errors=True)
+    for path in (stage.folder / "features", *stage.folder.glob(MEMORY + "*")):
+        shutil.rmtree(path, ignore_errors=True)
