@@ -73,6 +73,19 @@ def test_memory_is_the_sum_over_pairs(seed, count, columns, block, data):
     same(got, wanted, e)
 
 
+@pytest.mark.parametrize("above", [1, 30, 900])
+def test_memory_adds_few_and_many_alike(above: int) -> None:
+    """Some blocks have none above the margin, some few, some most."""
+    e, vectors = rows(9, 16).requires_grad_(), -units(300, 16)
+    places = torch.randperm(300, generator=torch.Generator().manual_seed(above))[:above]
+    vectors[places] *= -1
+    excluded = torch.tensor([0, 0, 8]), places[:1].repeat(3)
+    got = memory_contrastive(e, [vectors], excluded, MARGIN, 40)
+    out = {(i, int(places[0])) for i in (0, 8)}
+    pairs = [(i, j, -1) for i in range(9) for j in range(300) if (i, j) not in out]
+    same(got, plain(e, vectors, pairs, MARGIN), e)
+
+
 @settings(max_examples=60)
 @given(drawn, st.integers(1, 7), st.integers(1, 25), st.integers(1, 30), st.data())
 def test_lists_are_the_sum_over_pairs(seed, count, columns, block, data):

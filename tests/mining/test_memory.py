@@ -53,6 +53,16 @@ def test_a_new_one_is_empty(tmp_path):
     assert not any(piece.vectors.any() or piece.filled.any() for piece in memory.window(3, 99))
 
 
+def test_halves_are_a_copy_of_what_read_gives(tmp_path):
+    memory, rows = bank(tmp_path), np.array([7, 0, 7, 5])
+    memory.write(np.array([7, 0]), plain=vectors(2))
+    found = memory.halves(rows, "plain")
+    assert found.dtype == np.float16 and not found[3].any()
+    assert (found == memory.read(rows, "plain")).all()
+    found[:] = 1
+    assert (memory.read(rows, "plain")[3] == 0).all()
+
+
 def test_what_is_written_is_read(tmp_path):
     memory, rows = bank(tmp_path), np.array([7, 0, 4])
     memory.write(rows, augmented=vectors(3), plain=vectors(3, seed=1))

@@ -3,10 +3,9 @@
     1/B Σ_i [ Σ_{positives} (1 − s) + Σ_{negatives, s > margin} s ],   s cosine similarity
 
 in three parts that add up, each a mean over the B images of the batch. A batch of 64 against
-100,000 vectors of 2048 dimensions is one large product; the memory's vectors are float16, and go
-block by block through one float32 buffer that stays in the processor's cache. The sum is linear
-in the vectors above the margin, so its gradient is worked out in the same go, and nothing of the
-memory is looked at again in backward (it may have been written to meanwhile).
+100,000 vectors of 2048 dimensions is one large product, made block by block (mined_blocks.py). The
+sum is linear in the vectors above the margin, so its gradient is worked out in the same go, and
+the memory isn't looked at again in backward (it may have been written to meanwhile).
 Source: Deng et al., "InsCLR", AAAI 2022, sec. 3.4; Wang et al., "Cross-Batch Memory for Embedding
 Learning", CVPR 2020.
 """
@@ -21,9 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from resight.losses.distance import lifted, zero
+from resight.losses.mined_blocks import Pairs, add_block, by_block, inside, places, walk
 from resight.losses.pairs import cosines, unit
-
-BLOCK, BLOCK_GPU = 512, 16384  # vectors at once
 
 
 def batch_contrastive(
@@ -52,7 +50,7 @@ def batch_contrastive(
 def memory_contrastive(
     embeddings: torch.Tensor,
     views: Sequence[torch.Tensor],
-    excluded: tuple[torch.Tensor, torch.Tensor],
+    excluded: Pairs,
     margin: float = 0.4,
     block: int | None = None,
 ) -> torch.Tensor:
@@ -68,9 +66,7 @@ def memory_contrastive(
         return zero(embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
         directions = unit(embeddings)
-        block = block or _block(directions)
-        pieces = [view[at : at + block] for view in views for at in range(0, len(view), block)]
-        value, slope = _push(directions.detach(), pieces, excluded, margin)
+        value, slope = _push(directions.detach(), views, excluded, margin, block)
         return _known(directions, value, slope)
 
 
@@ -93,120 +89,73 @@ def listed_contrastive(
     """
     index = torch.arange(len(image)) if index is None else index
     sign = torch.full((len(image),), sign) if isinstance(sign, int) else sign
-    image, index, sign = image.long().cpu(), index.long().cpu(), sign.cpu()
     if not len(image) == len(index) == len(sign):
         raise ValueError(f"{len(image)} images, {len(index)} vectors and {len(sign)} signs")
-    _inside(image, len(embeddings), "images")
-    _inside(index, len(vectors), "vectors")
+    inside(image, len(embeddings), "images")
+    inside(index, len(vectors), "vectors")
     embeddings = lifted(embeddings)
     if not bool(sign.any()):
         return zero(embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
         directions = unit(embeddings)
-        block = block or _block(directions)
-        pairs = (image, index, sign)
-        value, slope = _listed(directions.detach(), vectors, pairs, (margin, pos_margin), block)
+        pairs, margins = (image.long().cpu(), index.long().cpu(), sign), (margin, pos_margin)
+        value, slope = _pull_and_push(directions.detach(), vectors, pairs, margins, block)
         return _known(directions, value, slope)
 
 
 @torch.no_grad()
 def _push(
     directions: torch.Tensor,
-    pieces: list[torch.Tensor],
-    excluded: tuple[torch.Tensor, torch.Tensor],
+    views: Sequence[torch.Tensor],
+    excluded: Pairs,
     margin: float,
+    block: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Σ_i Σ_{s > margin} s over pieces (c, D), and its gradient (B, D) by directions (B, D)."""
-    image, column = (part.long().cpu() for part in excluded)
-    _inside(image, len(directions), "images")
-    _inside(column, sum(map(len, pieces)), "columns")
-    order = column.argsort()
-    image, column = image[order], column[order]
-    starts = torch.tensor([0, *map(len, pieces)]).cumsum(0)
-    bounds = torch.searchsorted(column, starts).tolist()
-    buffer = directions.new_empty(max(map(len, pieces)), directions.shape[1])
+    """Σ_i Σ_{s > margin} s over views (c, D), and its gradient (B, D) by directions (B, D)."""
     sums, slope = [], torch.zeros_like(directions)
-    for piece, start, first, last in zip(pieces, starts, bounds, bounds[1:], strict=False):
-        vectors = _into(buffer, piece)
-        s = directions @ vectors.T
+    for vectors, out in walk(views, excluded, directions, block):
+        s = vectors @ directions.T
         near = ~(s <= margin)
-        out = image[first:last].to(s.device), (column[first:last] - start).to(s.device)
-        near[out] = False
-        sums.append(torch.where(near, s, 0).sum(1))
-        _add(slope, near.to(s.dtype), vectors)
+        near.view(-1)[out] = False
+        found = places(near)
+        sums.append(s.view(-1)[found].sum())
+        if 8 * len(found) > near.numel():
+            slope.addmm_(near.to(s.dtype).T, vectors)
+        elif len(found):  # few: by pairs
+            _add(slope, found, vectors)
     return torch.stack(sums).sum(), slope
 
 
 @torch.no_grad()
-def _listed(
+def _pull_and_push(
     directions: torch.Tensor,
     vectors: torch.Tensor,
     pairs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     margins: tuple[float, float],
-    block: int,
+    block: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum over listed pairs, and its gradient (B, D) by directions (B, D)."""
     image, index, sign = pairs
-    count = len(directions)
-    # Vectors in the order of the first image that asks for them: those of one tuple come together,
-    # so that a block is compared with few images.
-    asked = torch.full((len(vectors),), count).scatter_reduce(0, index, image, "amin")
-    order = asked.argsort(stable=True)[: int((asked < count).sum())]
-    place = torch.empty_like(asked)
-    place[order] = torch.arange(len(order))
-    column = place[index]
-    by_column = column.argsort()
-    image, column, sign = image[by_column], column[by_column], sign[by_column]
-    starts = torch.arange(0, len(order) + block, block)
-    bounds = torch.searchsorted(column, starts).tolist()
-    buffer = directions.new_empty(min(block, len(order)), directions.shape[1])
     sums, slope = [], torch.zeros_like(directions)
-    device = directions.device
-    for start, first, last in zip(starts.tolist(), bounds, bounds[1:], strict=False):
-        some, local = torch.unique(image[first:last], return_inverse=True)
-        some, local = some.to(device), local.to(device)
-        at = (local, (column[first:last] - start).to(device))
-        kind = sign[first:last].to(device)
-        chosen = order[start : start + block].to(vectors.device)
-        here = _into(buffer, vectors.index_select(0, chosen))
-        s = (directions[some] @ here.T)[at]
+    sign = sign.to(slope.device)
+    for some, of_block, at, here in by_block(directions, vectors, image, index, block):
+        s, kind = (here @ directions[some].T)[at], sign[of_block]
         far = (kind > 0) & ~(s >= margins[1])
         near = (kind < 0) & ~(s <= margins[0])
         sums.append((torch.where(far, 1 - s, 0) + torch.where(near, s, 0)).sum())
-        weight = here.new_zeros(len(some), len(here))
-        weight.index_put_(at, near.to(s.dtype) - far.to(s.dtype), accumulate=True)
-        part = torch.zeros_like(directions[some])
-        _add(part, weight, here)
-        slope[some] += part
+        add_block(slope, some, at, near.to(s.dtype) - far.to(s.dtype), here)
     return torch.stack(sums).sum(), slope
 
 
-def _add(slope: torch.Tensor, weight: torch.Tensor, vectors: torch.Tensor) -> None:
-    """slope (B, D) += weight (B, c) @ vectors (c, D), by pairs where few weights aren't zero."""
-    image, column = weight.nonzero(as_tuple=True)
-    if not len(image):
-        return
-    if 8 * len(image) > weight.numel():
-        slope.addmm_(weight, vectors)
-        return
-    starts = torch.searchsorted(image, torch.arange(len(slope), device=image.device))
-    weights = weight[image, column]
-    slope += embedding_bag(column, vectors, starts, mode="sum", per_sample_weights=weights)
+def _add(slope: torch.Tensor, found: torch.Tensor, vectors: torch.Tensor) -> None:
+    """Add vectors (b, D) to slope (B, D) by the places `found` (n,) of a flattened (b, B).
 
-
-def _into(buffer: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors (c, D) in the buffer's type and on its device; float16 crosses over as such."""
-    here = buffer[: len(vectors)]
-    return here.copy_(vectors.to(buffer.device))
-
-
-def _block(directions: torch.Tensor) -> int:
-    return BLOCK if directions.device.type == "cpu" else BLOCK_GPU
-
-
-def _inside(numbers: torch.Tensor, count: int, what: str) -> None:
-    if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < count:
-        raise ValueError(f"{what} {int(numbers.min())} to {int(numbers.max())} of {count}")
+    Only to the images that have some: all of slope is larger than a block's few vectors.
+    """
+    row = found // len(slope)
+    image, order = (found - row * len(slope)).sort()
+    some, counts = torch.unique(image, return_counts=True)
+    slope[some] += embedding_bag(row[order], vectors, counts.cumsum(0) - counts, mode="sum")
 
 
 def _known(directions: torch.Tensor, value: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from resight.losses.distance import lifted, zero
+from resight.losses.mined_blocks import Pairs, listed, walk
 from resight.losses.pairs import unit
-
-BLOCK = 1024  # vectors at once
-Pairs = tuple[torch.Tensor, torch.Tensor]
 
 
 def mined_infonce(
@@ -35,14 +33,15 @@ def mined_infonce(
     vectors: torch.Tensor | None = None,
     positives: Pairs | None = None,
     negatives: Pairs | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> torch.Tensor:
     """embeddings (B, D) float, relation (B, B) of 1, 0, −1 -> scalar.
 
     The memory, which gets no gradient: views (c, D), rows of unit length, are negatives of all
     images but for the pairs `excluded`: image (E,) and column (E,) int64, a column being a row of
     the views laid end to end. vectors (U, D): `positives` and `negatives` are image (P,) and
-    vector (P,) int64, each pair once. 0, with a gradient of 0, where no image has a positive.
+    vector (P,) int64, each pair once; backward reads them again, so they must stay as they are. 0,
+    with a gradient of 0, where no image has a positive.
     """
     if relation.shape != (len(embeddings), len(embeddings)):
         raise ValueError(f"{len(embeddings)} embeddings, but relation {tuple(relation.shape)}")
@@ -50,13 +49,10 @@ def mined_infonce(
     with torch.autocast(embeddings.device.type, enabled=False):
         e = unit(embeddings)
         parts, signs = [e @ e.T], [relation.to(e.device)]
-        if vectors is not None and len(vectors):
-            parts.append(e @ vectors.to(e).T)
-            sign = torch.zeros_like(parts[-1], dtype=torch.int8)
-            for pairs, value in ((positives, 1), (negatives, -1)):
-                if pairs is not None:
-                    sign[pairs[0].to(e.device), pairs[1].to(e.device)] = value
-            signs.append(sign)
+        if vectors is not None:
+            found = _listed(e, vectors, positives, negatives, block)
+            parts.append(found[0])
+            signs.append(found[1])
         # From the largest possible value down, so that nothing overflows.
         logits, sign = (torch.cat(parts, 1) - 1) / temperature, torch.cat(signs, 1)
         near = sign > 0
@@ -74,6 +70,34 @@ def mined_infonce(
         return loss[has].mean()
 
 
+def _listed(
+    e: torch.Tensor,
+    vectors: torch.Tensor,
+    positives: Pairs | None,
+    negatives: Pairs | None,
+    block: int | None,
+) -> Pairs:
+    """Each image's own listed pairs, side by side: similarities and signs (B, the most of any).
+
+    The sign is 0 where an image has fewer.
+    """
+    none = torch.zeros(0, dtype=torch.int64)
+    near, far = positives or (none, none), negatives or (none, none)
+    image = torch.cat([near[0], far[0]]).long().cpu()
+    index = torch.cat([near[1], far[1]]).long().cpu()
+    sign = torch.ones(len(image), dtype=torch.int8)
+    sign[len(near[0]) :] = -1
+    similarity = listed(e, vectors, image, index, block)
+    order = image.argsort(stable=True)
+    counts = image.bincount(minlength=len(e))
+    place = torch.empty_like(image)
+    place[order] = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image[order]]
+    shape, at = (len(e), max(counts.tolist(), default=0)), (image.to(e.device), place.to(e.device))
+    side_by_side = similarity.new_zeros(shape).index_put(at, similarity)
+    signs = torch.zeros(shape, dtype=torch.int8, device=e.device)
+    return side_by_side, signs.index_put(at, sign.to(e.device))
+
+
 class _Mass(torch.autograd.Function):
     """log Σ_j exp((s_ij − 1)/τ) over the views' columns but the excluded: (B, D) -> (B,)."""
 
@@ -84,21 +108,14 @@ class _Mass(torch.autograd.Function):
         views: list[torch.Tensor],
         excluded: Pairs | None,
         temperature: float,
-        block: int,
+        block: int | None,
     ) -> torch.Tensor:
         total, slope = e.new_zeros(len(e)), torch.zeros_like(e)
-        image, column = (part.to(e.device) for part in excluded) if excluded else (None, None)
-        start = 0
-        for view in views:
-            for at in range(0, len(view), block):
-                vectors = view[at : at + block].to(e)
-                mass = torch.exp((e @ vectors.T - 1) / temperature)
-                if image is not None and column is not None:
-                    here = (column >= start) & (column < start + len(vectors))
-                    mass[image[here], column[here] - start] = 0
-                total += mass.sum(1)
-                slope.addmm_(mass, vectors)
-                start += len(vectors)
+        for vectors, out in walk(views, excluded, e, block):
+            mass = (vectors @ e.T).sub_(1).div_(temperature).exp_()
+            mass.view(-1)[out] = 0
+            total += mass.sum(0)
+            slope.addmm_(mass.T, vectors)
         # The memory may be written to before backward: the gradient is made here.
         ctx.save_for_backward(slope / (temperature * total.clamp(min=1e-30))[:, None])
         return total.clamp(min=1e-30).log()

@@ -106,7 +106,7 @@ class InsCLRObjective(Objective):
             near = (np.r_[near[0], np.arange(len(rows))], np.r_[near[1], rows])
         far = (relations.negatives.images(), relations.negatives.rows)
         wanted, index = np.unique(np.r_[near[1], far[1]], return_inverse=True)
-        vectors = torch.from_numpy(self.bank.read(wanted, "augmented")).to(e.device)
+        vectors = torch.from_numpy(self.bank.halves(wanted, "augmented")).to(e.device)
         image = torch.from_numpy(np.r_[near[0], far[0]])
         column, split = torch.from_numpy(index), len(near[0])
         views, excluded = self._negatives(relations)
