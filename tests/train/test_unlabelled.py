@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,54 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 from test_resume import Interrupt, losses, same, weights
+from unlabelled_sets import OPTIONS, folder, settings
 
-from command import TINY
 from resight.data.imageset import ImageSet
 from resight.data.sources import load_images
 from resight.train import start
-from resight.train.loop import LoopOptions, Stopped, Watcher
-from resight.train.recipes import settings_of
-from resight.train.recipes.insclr import InsCLRSettings
-
-SMALL = {
-    "recipe": "insclr",
-    "backbone": TINY,
-    "weights": "none",
-    "size": [32, 32],
-    "lr": 1e-3,
-    "epochs": 2,
-    "steps": 3,
-    "tuples": 4,
-    "stages": [{}, {"calibrate": 2.0}],
-}
-OPTIONS = LoopOptions(workers=0, log_every=1)
-
-
-def settings(**values: Any) -> InsCLRSettings:
-    made = settings_of(SMALL | values, "test")
-    assert isinstance(made, InsCLRSettings)
-    return made
-
-
-def folder(path: Path, objects: int, each: int, seed: int = 0) -> Path:
-    """Photos of blobs of colour: each object has its own places and colours."""
-    path.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for k in range(objects):
-        look = np.random.default_rng(1000 * seed + k).integers(0, 256, (4, 4, 3))
-        for i in range(each):
-            noisy = np.clip(look + rng.normal(0, 12, look.shape), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).resize((40, 40), Image.Resampling.BICUBIC).save(
-                path / f"{k:03d}-{i}.png"
-            )
-    return path
-
-
-def stage_record(run: Path, number: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / f"stage-{number}" / "run.json").read_text())
-    return found
+from resight.train.loop import Stopped, Watcher
 
 
 @pytest.fixture(scope="module")

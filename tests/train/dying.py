@@ -1,0 +1,84 @@
+"""Trains without labels and is killed: `python dying.py PHOTOS OUT` makes OUT/<place> for each
+place of `PLACES`, every one by a process of its own that dies (kill -9) as it begins that call.
+
+The processes are forks of one that has imported everything and done nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from unlabelled_sets import OPTIONS, settings
+
+from resight.data.sources import load_images
+from resight.train import start
+from resight.train.loop import Watcher
+
+DYING = settings(steps=2, spatial={"top": 2, "side": 64, "points": 30})
+U = "resight.train.unlabelled"
+# What is being done: where the function is, its name, the how manyth call of it is the last.
+PLACES: dict[str, tuple[str, str, int]] = {
+    "features of the start": ("resight.features.write", "_write_shard", 1),
+    "a file's last move": ("resight.files:os", "replace", 4),  # of the features' record
+    "whitening": (f"{U}.run", "pca_whitening", 1),
+    "folder of a stage": ("resight.train.rundir", "write_json", 2),
+    "features of a stage": ("resight.features.write", "_write_shard", 2),
+    "pool": ("resight.mining.pool_files:Appended", "append", 2),
+    "verification": ("resight.spatial.store", "write_counts", 1),
+    "ranking by inliers": ("resight.mining.pool", "_ranked", 1),
+    "filling the memory": ("resight.mining.memory:MemoryBank", "write", 1),
+    "first epoch": (f"{U}.objective:InsCLRObjective", "_counts", 2),
+    "checkpoint": ("resight.train.checkpoint", "save", 2),
+    "after a checkpoint": (f"{U}.objective:InsCLRObjective", "kept", 1),
+    "later epoch": (f"{U}.objective:InsCLRObjective", "_counts", 4),
+    "evidence": (f"{U}.run", "write_stage", 1),
+    "cleaning up": (f"{U}.stage", "clean", 1),
+    "second stage": (f"{U}.objective:InsCLRObjective", "_counts", 7),
+    "last copy": (f"{U}.run", "_copy", 1),
+}
+
+
+def dies_at(place: tuple[str, str, int], photos: Path, out: Path) -> int:
+    """Train in a fork, which is killed there; its status as `waitpid` has it."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    try:
+        module, _, inner = place[0].partition(":")
+        where: Any = importlib.import_module(module)
+        where = getattr(where, inner) if inner else where
+        real = getattr(where, place[1])
+        calls: list[int] = []
+
+        def call(*args: Any, **named: Any) -> Any:
+            calls.append(1)
+            if len(calls) == place[2]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **named)
+
+        setattr(where, place[1], call)
+        signal.alarm(250)
+        if (out / "run.json").is_file():
+            start.resume(out, OPTIONS, Watcher())
+        else:
+            start.start(DYING, load_images(photos), out, OPTIONS, Watcher())
+    finally:
+        os._exit(1)  # it did not die where it should
+
+
+if __name__ == "__main__":
+    for name in ("numba", "cv2", "resight.mining.topk", "torch.utils.tensorboard"):
+        importlib.import_module(name)  # once, not in every fork
+    source, folder = map(Path, sys.argv[1:])
+    for name, there in PLACES.items():
+        status = dies_at(there, source, folder / name)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (name, status)
+    # Once more, while it goes on.
+    twice = folder / "twice"
+    dies_at(PLACES["later epoch"], source, twice)
+    dies_at((*PLACES["first epoch"][:2], 1), source, twice)
