@@ -50,7 +50,7 @@ LOSSES = {
     "infonce": {"name": "infonce"},
 }
 TWICE = ("contrastive, margin 0", "infonce")  # the gradient needs a second product
-BLOCKS = (512, 1024, 2048)  # of the floor
+BLOCKS = (256, 512, 1024)  # of the floor
 TUPLES, NEIGHBOURS, WARM = 16, 500, 2
 # The released code on two cores: seconds a step, and GiB of its memory in RAM.
 RELEASED = {

@@ -189,9 +189,9 @@ def floor(batch: Batch, bank: MemoryBank, views: list[Any], block: int, twice: b
     for view in views:
         for at in range(0, len(view), block):
             piece = view[at : at + block]
-            s = e @ buffer[: len(piece)].copy_(piece).T
+            s = buffer[: len(piece)].copy_(piece) @ e.T
             if twice:
-                slope.addmm_(s, buffer[: len(piece)])
+                slope.addmm_(s.T, buffer[: len(piece)])
     augmented, plain = (
         torch.from_numpy(np.load(bank.folder / f"{kind}.npy", mmap_mode="r+")) for kind in KINDS
     )

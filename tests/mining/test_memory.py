@@ -59,6 +59,7 @@ def test_halves_are_a_copy_of_what_read_gives(tmp_path):
     found = memory.halves(rows, "plain")
     assert found.dtype == np.float16 and not found[3].any()
     assert (found == memory.read(rows, "plain")).all()
+    assert (found == memory.vectors("plain")[memory.slots[rows]]).all()
     found[:] = 1
     assert (memory.read(rows, "plain")[3] == 0).all()
 

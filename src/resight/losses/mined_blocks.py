@@ -103,17 +103,18 @@ def by_block(
     """
     block = block or default_block(like)
     count, device = len(like), like.device
-    asked = torch.full((len(vectors),), count).scatter_reduce(0, index, image, "amin")
-    order = asked.argsort(stable=True)[: int((asked < count).sum())]
-    place = torch.empty_like(asked)
+    distinct, column = torch.unique(index, return_inverse=True)
+    asked = torch.full((len(distinct),), count).scatter_reduce(0, column, image, "amin")
+    order = asked.argsort(stable=True)
+    place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
-    column, pairs = place[index].sort(stable=True)
+    column, pairs = place[column].sort(stable=True)
     image = image[pairs]
     starts = torch.arange(0, len(order) + block, block)
     bounds = torch.searchsorted(column, starts).tolist()
     buffer = like.new_empty(min(block, len(order)), like.shape[1])
     for start, first, last in zip(starts.tolist(), bounds, bounds[1:], strict=False):
-        chosen = order[start : start + block].to(vectors.device)
+        chosen = distinct[order[start : start + block]].to(vectors.device)
         some, local = torch.unique(image[first:last], return_inverse=True)
         at = ((column[first:last] - start).to(device), local.to(device))
         here = into(buffer, vectors.index_select(0, chosen))

@@ -112,6 +112,10 @@ class MemoryBank:
         wide: NDArray[np.float32] = torch.from_numpy(self.halves(rows, kind)).float().numpy()
         return wide
 
+    def vectors(self, kind: Kind) -> NDArray[np.float16]:
+        """All of them, (N, D) float16 in the order of `slots`, not copied; zeros where none is."""
+        return np.asarray(self._vectors[kind])
+
     def halves(self, rows: Ints, kind: Kind) -> NDArray[np.float16]:
         """The same as they are kept, (n, D) float16, copied."""
         slots = self._slots(rows)

@@ -105,43 +105,34 @@ class InsCLRObjective(Objective):
         if memory.own:
             near = (np.r_[near[0], np.arange(len(rows))], np.r_[near[1], rows])
         far = (relations.negatives.images(), relations.negatives.rows)
-        wanted, index = np.unique(np.r_[near[1], far[1]], return_inverse=True)
-        vectors = torch.from_numpy(self.bank.halves(wanted, "augmented")).to(e.device)
-        image = torch.from_numpy(np.r_[near[0], far[0]])
-        column, split = torch.from_numpy(index), len(near[0])
-        views, excluded = self._negatives(relations)
+        window = self._window()
+        views = [torch.from_numpy(piece.vectors) for piece in window]
+        lists = (relations.positives, relations.negatives, relations.ignored)
+        excluded = self.bank.excluded(window, lists)
+        image, listed = torch.from_numpy(np.r_[near[0], far[0]]), np.r_[near[1], far[1]]
+        split = len(near[0])
         if isinstance(chosen, InfoNCE):
+            # Copied: backward reads them again, when the memory has been written to.
+            wanted, index = np.unique(listed, return_inverse=True)
+            column = torch.from_numpy(index)
             return mined_infonce(
                 e,
                 relation,
                 chosen.temperature,
                 views=views,
                 excluded=excluded,
-                vectors=vectors,
+                vectors=torch.from_numpy(self.bank.halves(wanted, "augmented")),
                 positives=(image[:split], column[:split]),
                 negatives=(image[split:], column[split:]),
             )
         assert isinstance(chosen, Contrastive)
         sign = torch.ones(len(image), dtype=torch.int8)
         sign[split:] = -1
-        mined = listed_contrastive(e, image, vectors, column, sign, chosen.margin)
+        every = torch.from_numpy(self.bank.vectors("augmented"))
+        slots = torch.from_numpy(self.bank.slots[listed])
+        mined = listed_contrastive(e, image, every, slots, sign, chosen.margin)
         random = memory_contrastive(e, views, excluded, chosen.margin)
         return batch_contrastive(e, relation, chosen.margin) + memory.weight * (mined + random)
-
-    def _negatives(
-        self, relations: Relations
-    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """The random negatives of this step, and which pairs (image, column) are none."""
-        window = self._window()
-        lists = (relations.positives, relations.negatives, relations.ignored)
-        image, column = self.bank.excluded(window, lists)
-        filled = np.concatenate([piece.filled for piece in window])
-        if filled.all():
-            return [torch.from_numpy(piece.vectors) for piece in window], (image, column)
-        # Copies of other images, and what was never drawn: without a vector, so no negatives.
-        place, there = torch.from_numpy(np.cumsum(filled) - 1), torch.from_numpy(filled)[column]
-        views = [torch.from_numpy(piece.vectors[piece.filled]) for piece in window]
-        return views, (image[there], place[column[there]])
 
     def _labelled(self, e: torch.Tensor, rows: Rows, relations: Relations) -> torch.Tensor:
         """A loss that wants labels: tuples are classes, and what is in doubt is left out."""
