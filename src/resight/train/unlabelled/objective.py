@@ -105,12 +105,11 @@ class InsCLRObjective(Objective):
         if memory.own:
             near = (np.r_[near[0], np.arange(len(rows))], np.r_[near[1], rows])
         far = (relations.negatives.images(), relations.negatives.rows)
-        window = self._window()
-        views = [torch.from_numpy(piece.vectors) for piece in window]
-        lists = (relations.positives, relations.negatives, relations.ignored)
-        excluded = self.bank.excluded(window, lists)
-        image, listed = torch.from_numpy(np.r_[near[0], far[0]]), np.r_[near[1], far[1]]
-        split = len(near[0])
+        views, excluded = self._negatives(relations)
+        image, listed = np.r_[near[0], far[0]], np.r_[near[1], far[1]]
+        held = self.bank.filled(listed, "augmented")  # without a vector there is no pair
+        split = int(held[: len(near[0])].sum())
+        image, listed = torch.from_numpy(image[held]), listed[held]
         if isinstance(chosen, InfoNCE):
             # Copied: backward reads them again, when the memory has been written to.
             wanted, index = np.unique(listed, return_inverse=True)
@@ -133,6 +132,21 @@ class InsCLRObjective(Objective):
         mined = listed_contrastive(e, image, every, slots, sign, chosen.margin)
         random = memory_contrastive(e, views, excluded, chosen.margin)
         return batch_contrastive(e, relation, chosen.margin) + memory.weight * (mined + random)
+
+    def _negatives(
+        self, relations: Relations
+    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """The random negatives of this step, and which pairs (image, column) are none."""
+        window = self._window()
+        lists = (relations.positives, relations.negatives, relations.ignored)
+        image, column = self.bank.excluded(window, lists)
+        filled = np.concatenate([piece.filled for piece in window] or [np.zeros(0, bool)])
+        if filled.all():
+            return [torch.from_numpy(piece.vectors) for piece in window], (image, column)
+        # Copies of other images, and what was never drawn: without a vector, so no negatives.
+        place, there = torch.from_numpy(np.cumsum(filled) - 1), torch.from_numpy(filled)[column]
+        views = [torch.from_numpy(piece.vectors[piece.filled]) for piece in window]
+        return views, (image[there], place[column[there]])
 
     def _labelled(self, e: torch.Tensor, rows: Rows, relations: Relations) -> torch.Tensor:
         """A loss that wants labels: tuples are classes, and what is in doubt is left out."""
