@@ -32,6 +32,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import tempfile
@@ -210,6 +211,7 @@ def main() -> None:
     if out is None and all(getattr(args, key) == parser.get_default(key) for key in sizes):
         out = Path(__file__).parent / "results" / "insclr.json"
     found = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files go
     with tempfile.TemporaryDirectory(prefix="insclr-", dir=args.folder) as folder:
         words = [sys.executable, __file__, "--folder", folder]
         for key in ("images", "dims", "negatives", "turns", "threads"):

@@ -15,7 +15,7 @@ import torch
 
 from resight.losses.pairs import unit
 from resight.mining.look import Look
-from resight.mining.memory import MemoryBank
+from resight.mining.memory import Kind, MemoryBank
 from resight.mining.pool import Pool
 from resight.mining.relations import relate
 from resight.train.catalogue import read_recipe
@@ -24,7 +24,7 @@ from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.unlabelled.objective import InsCLRObjective
 
 EACH, NOISES, BLOCK = 1_000, 20_000, 8_192
-KINDS = ("augmented", "plain")
+KINDS: tuple[Kind, ...] = ("augmented", "plain")
 INNER = 0.55  # of an anchor's r: most keep a neighbour, as in a stage that is under way
 
 
@@ -165,10 +165,8 @@ def sizes(batches: list[Batch]) -> dict[str, float]:
 
 def touch(bank: MemoryBank) -> None:
     """Look at each page of the files once."""
-    for window in bank.window(0, len(bank)):
-        window.vectors.view(np.uint8).reshape(-1)[::4096].max()
-    for start in range(0, len(bank), BLOCK):
-        bank.read(bank.rows[start : start + BLOCK], "plain")
+    for kind in KINDS:
+        bank.vectors(kind).view(np.uint8).reshape(-1)[::4096].max()
 
 
 def mapped() -> float:
@@ -192,9 +190,7 @@ def floor(batch: Batch, bank: MemoryBank, views: list[Any], block: int, twice: b
             s = buffer[: len(piece)].copy_(piece) @ e.T
             if twice:
                 slope.addmm_(s.T, buffer[: len(piece)])
-    augmented, plain = (
-        torch.from_numpy(np.load(bank.folder / f"{kind}.npy", mmap_mode="r+")) for kind in KINDS
-    )
+    augmented, plain = (torch.from_numpy(bank.vectors(kind)) for kind in KINDS)
 
     def read(vectors: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         return vectors[torch.from_numpy(bank.slots[rows].astype(np.int64))].float()

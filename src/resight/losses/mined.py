@@ -117,13 +117,15 @@ def _push(
         s = vectors @ directions.T
         near = ~(s <= margin)
         near.view(-1)[out] = False
-        found = places(near)
-        sums.append(s.view(-1)[found].sum())
-        if 8 * len(found) > near.numel():
+        if 8 * int(near.count_nonzero()) > near.numel():
+            sums.append(torch.where(near, s, 0).sum())
             slope.addmm_(near.to(s.dtype).T, vectors)
-        elif len(found):  # few: by pairs
+            continue
+        found = places(near)
+        if len(found):  # few: by pairs
+            sums.append(s.view(-1)[found].sum())
             _add(slope, found, vectors)
-    return torch.stack(sums).sum(), slope
+    return torch.stack([slope.new_zeros(()), *sums]).sum(), slope
 
 
 @torch.no_grad()
