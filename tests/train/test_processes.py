@@ -59,7 +59,7 @@ def test_two_processes_without_labels(tmp_path: Path) -> None:
     for stage in ("stage-1", "stage-2"):
         logs = [tmp_path / run / stage / "log.jsonl" for run in ("one", "two")]
         one, two = ([json.loads(line)["loss"] for line in log.open()] for log in logs)
-        assert len(one) == 2 and two == pytest.approx(one, rel=1e-2)
+        assert len(one) == 2 and two == pytest.approx(one, rel=1e-3)
         assert not list((tmp_path / "two" / stage).glob("memory*"))
     assert json.loads((tmp_path / "two/run.json").read_text())["finished"]
     assert (tmp_path / "two/embedder/embedder.json").is_file()

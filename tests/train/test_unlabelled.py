@@ -14,6 +14,7 @@ from unlabelled_sets import OPTIONS, folder, settings
 
 from resight.data.imageset import ImageSet
 from resight.data.sources import load_images
+from resight.models.embedder import Embedder
 from resight.train import start
 from resight.train.loop import Stopped, Watcher
 
@@ -66,3 +67,35 @@ class InStage:
     def __call__(self, done: int, total: int, text: str) -> None:
         if self.mark.exists():
             self.inner(done, total, text)
+
+
+def scores(run: Path, photos: Path) -> tuple[float, float]:
+    """R@1 and mAP of an embedder, each photo against all others; names tell things apart."""
+    files = sorted(photos.iterdir())
+    things = np.array([file.name.partition("-")[0] for file in files])
+    vectors = Embedder.load(run).embed(files, batch_size=128)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -2)
+    first, average = [], []
+    for row, order in zip(things, np.argsort(-similarity, axis=1), strict=True):
+        right = things[order[:-1]] == row
+        places = np.flatnonzero(right)
+        first.append(right[0])
+        average.append(np.mean((1 + np.arange(len(places))) / (1 + places)))
+    return float(np.mean(first)), float(np.mean(average))
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """From random weights, whitened; also for things that it has never seen."""
+    known = folder(tmp_path / "known", 40, 6)
+    new = folder(tmp_path / "new", 40, 4, first=1000)
+    run = tmp_path / "run"
+    loss = {"name": "infonce", "temperature": 0.2}
+    sizes = {"epochs": 8, "steps": 12, "tuples": 12, "lr": 2e-4, "head_lr": 5}
+    chosen = settings(stages=[{}], loss=loss, **sizes)
+    start.start(chosen, load_images(known), run, OPTIONS, Watcher())
+    for photos in (known, new):
+        (first, average), (then_first, then_average) = (
+            scores(embedder, photos) for embedder in (run / "start", run)
+        )
+        assert then_first > first + 0.02 and then_average > average + 0.04

@@ -45,10 +45,10 @@ def view(thing: int, shot: int, side: int = 40) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(part) * light, 0, 255).astype(np.uint8))
 
 
-def folder(path: Path, things: int, shots: int, side: int = 40) -> Path:
-    """Photos of some things, several each."""
+def folder(path: Path, things: int, shots: int, side: int = 40, first: int = 0) -> Path:
+    """Photos of some things, several each; the things have numbers from `first` on."""
     path.mkdir(parents=True)
-    for k in range(things):
+    for k in range(first, first + things):
         for i in range(shots):
             view(k, i, side).save(path / f"{k:03d}-{i}.png")
     return path
