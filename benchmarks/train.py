@@ -66,16 +66,18 @@ class Clocked(Story):
     """A story of a short first epoch, to warm up, and a second one, whose beginning it notes."""
 
     steps = 0
+    epoch = -1
     began = (0.0, 0.0)
 
     def batches(self, epoch: int) -> list[list[Draw]]:
         """The first batches of the epoch."""
         return super().batches(epoch)[: self.steps if epoch else WARM]
 
-    def start_epoch(self, epoch: int) -> float:
-        """As ever, and note the time."""
-        self.began = now()
-        return super().start_epoch(epoch)
+    def set_rates(self, epoch: int, step: int) -> float:
+        """As ever, and note when an epoch begins."""
+        if epoch != self.epoch:
+            self.epoch, self.began = epoch, now()
+        return super().set_rates(epoch, step)
 
 
 def now() -> tuple[float, float]:
@@ -142,7 +144,7 @@ def bare(story: Clocked, images: ImageSet, args: argparse.Namespace) -> dict[str
 def own_step(story: Clocked, images: ImageSet, args: argparse.Namespace) -> dict[str, float]:
     """The package's step."""
     stepper = Stepper(story, Accelerator(mixed_precision=args.precision))
-    story.start_epoch(0)
+    story.set_rates(0, 0)
     return in_memory(story, images, lambda x, labels: stepper(x, labels, update=True))
 
 

@@ -14,6 +14,7 @@ from resight.cli import (
     demo,
     embed,
     evaluate,
+    fit,
     index,
     protocols,
     recipes,
@@ -21,7 +22,6 @@ from resight.cli import (
     search,
     sweep,
     train,
-    whiten,
 )
 from resight.errors import UserError, explain_os_error
 
@@ -61,7 +61,7 @@ app.command("demo-data")(data.demo_data)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("embed")(embed.embed)
-app.command("whiten")(whiten.whiten)
+app.command("fit")(fit.fit)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)

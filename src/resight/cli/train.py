@@ -13,11 +13,7 @@ from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
 
 
 def train(
-    images: Annotated[
-        Path | None,
-        typer.Argument(help=IMAGES_HELP + " With --data: a recipe, such as insclr."),
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help=IMAGES_HELP)] = None,
+    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="New run folder; by default runs/RECIPE-NAME."),
@@ -27,7 +23,11 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Training story: ctl (default), smooth_ap, or insclr (no labels)."),
+        typer.Option(help="auto (default), ctl, smooth_ap, or insclr (no labels)."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="weights as they are, or closed-form: fitted first (auto does that)."),
     ] = None,
     loss: Annotated[
         str | None,
@@ -49,9 +49,14 @@ def train(
     ] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Instead: batches, on a cosine.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Instead of --epochs: about how long it may train.")
+        float | None,
+        typer.Option(help="Instead: about how long it may take in all; 5 for auto."),
     ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Don't use labels; folders are not objects.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
@@ -60,20 +65,25 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--show-settings", help="Print them and stop.")] = False,
 ) -> None:
-    """Train an embedder, on images with known objects or (insclr) without any labels.
+    """Train an embedder, on images with known objects or without any labels.
 
-    With labels the best epoch is chosen on held-out training objects; test rows are never looked
-    at. Without, RUN/evidence.html shows what was learned from.
+    By itself it fits a closed form first: from then on the run can be used, and Ctrl-C keeps it.
+    Then it trains from there for the time given. With labels the best is chosen on held-out
+    training objects; test rows are never looked at. Never worse than its start there.
 
     Examples:
 
-      resight train insclr --data photos/
-
       resight train photos/ --out runs/shop
 
-      resight train reid.csv -o runs/reid --backbone resnet50 --size 256x128 --set ids=16
+      resight train photos/ --minutes 20
 
-      resight train photos/ -o runs/quick --minutes 10 --set ctl_weight=0
+      resight train photos/ --unlabelled
+
+      resight train photos/ --recipe insclr
+
+      resight train reid.csv -o runs/reid --recipe ctl --backbone resnet50 --size 256x128
+
+      resight train photos/ -o runs/ctl --recipe ctl --start closed-form --minutes 10
 
       resight train photos/ -o runs/ap --recipe smooth_ap --loss fastap --epochs 30
 
@@ -81,19 +91,22 @@ def train(
 
       resight train --resume runs/shop
     """
-    from resight.cli.common import parse_columns, parse_size, progress_bar, report_run
+    from resight.cli.common import note, parse_columns, parse_size, progress_bar, report_run
     from resight.data.sources import load_images
     from resight.errors import UserError
+    from resight.models.open import AUTO
     from resight.settings import apply_pairs, dump_yaml
+    from resight.train.auto import MINUTES, choose
     from resight.train.catalogue import find_recipe, read_recipe
     from resight.train.recipes import settings_of
 
     if resume is not None:
         given: list[Any] = [
             images,
-            data,
             out,
             recipe,
+            start,
+            steps,
             loss,
             config,
             set_,
@@ -114,17 +127,33 @@ def train(
         if starting.is_main():
             report_run(outcome)
         return
-    if data is not None:
-        recipe, config = _named(images, recipe, config)
-        images = data
     path = find_recipe(config) if config is not None else None
     values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
+    if recipe is None and loss is not None and "recipe" not in values:
+        recipe = "smooth_ap"
+    automatic = (recipe or values.get("recipe", AUTO)) == AUTO
+    image_set = None
+    if images is not None and (automatic or not show):
+        image_set = load_images(
+            images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
+        )
+    if automatic:
+        if image_set is None:
+            raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
+        choice = choose(image_set, unlabelled=unlabelled)
+        values, recipe = choice.values | {k: v for k, v in values.items() if k != "recipe"}, None
+        for line in choice.lines:
+            note(line)
+        if epochs is None and steps is None and minutes is None and "steps" not in values:
+            minutes = MINUTES
     flags = {
-        "recipe": recipe or ("smooth_ap" if loss is not None and "recipe" not in values else None),
+        "recipe": recipe,
+        "start": start,
         "loss": loss,
         "backbone": backbone,
         "weights": weights,
         "epochs": epochs,
+        "steps": steps,
         "seed": seed,
         "size": parse_size(size),
     }
@@ -133,49 +162,35 @@ def train(
     if show:
         print(dump_yaml(settings), end="")
         return
-    if images is None:
+    if images is None or image_set is None:
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
     if out is None:
-        out = _free(f"{settings.recipe}-{images.resolve().stem or 'run'}")
-    image_set = load_images(images, columns=parse_columns(columns), layout=layout)
-    from resight.cli.common import note
+        out = _free(f"{'auto' if automatic else settings.recipe}-{images.resolve().stem or 'run'}")
     from resight.train import start as starting
 
     starting.check_out(out, force)
     for line in image_set.notes:
         note(line)
+    budget = minutes
     if minutes is not None:
         if minutes <= 0:
             raise UserError(f"--minutes {minutes:g}: must be above 0")
         settings, rate, clock = starting.within(settings, image_set, minutes, workers)
-        what = f"{settings.epochs} epochs" + (" of each stage" if clock < minutes else "")
-        note(f"{rate:.0f} images/s measured: {what} fit into {minutes:g} minutes")
+        if rate:
+            what = f"{settings.epochs} epochs" + (" of each stage" if clock < minutes else "")
+            note(f"{rate:.0f} images/s measured: {what} fit into {minutes:g} minutes")
         minutes = clock
     with _resumable(out), progress_bar("training", None, "batches") as advance:
         outcome = starting.start(
             settings,
             image_set,
             out,
-            _options(workers, strict, minutes),
+            _options(workers, strict, minutes, budget),
             _watcher(advance),
             force=force,
         )
     if starting.is_main():
         report_run(outcome)
-
-
-def _named(
-    word: Path | None, recipe: str | None, config: str | None
-) -> tuple[str | None, str | None]:
-    """Recipe and configuration when the argument is their name, as in "train insclr --data X"."""
-    from resight.errors import UserError
-    from resight.train.recipes import RECIPES
-
-    if word is None:
-        return recipe, config
-    if recipe is not None or config is not None:
-        raise UserError(f"{word}: with --data, name the recipe here or by an option, not by both")
-    return (str(word), None) if str(word) in RECIPES else (None, str(word))
 
 
 def _free(name: str) -> Path:
@@ -201,12 +216,14 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _options(workers: int | None, strict: bool, minutes: float | None = None) -> Any:
+def _options(
+    workers: int | None, strict: bool, minutes: float | None = None, budget: float | None = None
+) -> Any:
     from resight.train.loop import LoopOptions
 
     # The estimate may be wrong, on a machine that gets busy: a fifth more, and no longer.
     limit = 1.2 * minutes if minutes is not None else None
-    return LoopOptions(workers=workers, strict=strict, max_minutes=limit)
+    return LoopOptions(workers=workers, strict=strict, max_minutes=limit, budget=budget)
 
 
 def _watcher(advance: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -22,6 +22,7 @@ from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
+from resight.models.depths import Maps, depths_of, parts_of
 from resight.models.heads import BNNeck, Whitening
 from resight.models.iresnet import IResNet
 from resight.models.lora import plain_state
@@ -34,13 +35,18 @@ CONFIG, WEIGHTS, CARD = "embedder.json", "model.safetensors", "README.md"
 class EmbedderConfig(BaseModel):
     """What an embedder is made of. `pooling` "model" is the backbone's own (transformers).
 
-    `whiten`: the dimensions of a whitening at the very end, None for none.
+    `depths`: the maps that are pooled, brought to unit length and joined (see `models.depths`);
+    none stands for the last map alone, as it is. `grids`: for each of them the cells a side that
+    it is averaged in, none for 1 in all; a depth may come several times, with several grids.
+    `whiten`: the dimensions of a projection at the very end, after the neck; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = "resnet50"
     last_stride: Literal[1, 2] = 1
+    depths: tuple[Annotated[int, Field(ge=0, le=255)], ...] = ()
+    grids: tuple[Annotated[int, Field(ge=1, le=7)], ...] = ()
     pooling: Literal["auto", "average", "gem", "model"] = "auto"
     gem_p: Annotated[float, Field(gt=0, le=100)] = 3.0
     projection: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -48,16 +54,31 @@ class EmbedderConfig(BaseModel):
     preprocess: Preprocess = Preprocess()
     whiten: Annotated[int, Field(ge=1, le=65536)] | None = None
 
-    def written(self) -> str:
-        """JSON, as it is stored and hashed; without whitening it doesn't speak of it.
+    @model_validator(mode="after")
+    def _grids_fit(self) -> EmbedderConfig:
+        if self.grids and len(self.grids) != len(self.depths):
+            raise ValueError("grids: as many as depths, or none")
+        pairs = set(zip(self.depths, self.grids or (1,) * len(self.depths), strict=True))
+        if len(pairs) < len(self.depths):
+            raise ValueError("depths: the same depth and grid twice")
+        return self
 
-        So files and fingerprints are those of the time before there was any.
+    def written(self) -> str:
+        """JSON, as it is stored and hashed; what is not in use is not spoken of.
+
+        So files and fingerprints are those of the time before there was any of it.
         """
-        return self.model_dump_json(exclude={"whiten"} if self.whiten is None else None)
+        unused = {"depths": (), "grids": (), "whiten": None}
+        return self.model_dump_json(exclude={k for k, v in unused.items() if getattr(self, k) == v})
 
 
 class Embedder(nn.Module):
     """Images in, vectors out.
+
+    Backbone, maps at its depths, pooled and joined, `projection` (linear), BN neck, and a
+    `whitening` at the end: a projection of what was trained. Each part but the first two may be
+    absent. The projections are linear layers, fitted in closed form (`models.closed_form`) or
+    random at first, and trained like any other.
 
     `forward` takes (B, 3, H, W) normalised images and gives f (B, D), the feature before the BN
     neck, on which the metric losses work, and the embedding (B, E), which is searched: the neck's
@@ -70,11 +91,17 @@ class Embedder(nn.Module):
         super().__init__()
         size = config.preprocess.size
         self.backbone, stride = create_backbone(config.backbone, size, config.last_stride)
-        mapped = has_map(self.backbone, size)
+        self.maps: Maps | None = None
+        if config.depths:
+            found = depths_of(self.backbone, size)
+            self.maps = Maps(parts_of(found, config.depths, config.grids, config.backbone))
+        mapped = self.maps is not None or has_map(self.backbone, size)
         pooling = config.pooling
         if pooling == "auto":
             own_head = not mapped or isinstance(self.backbone, IResNet)
             pooling = "model" if own_head else "average"
+        elif pooling == "model" and config.depths:
+            raise UserError("pooling model pools the last features only; use average or gem")
         elif pooling != "model" and not mapped:
             raise UserError(f"backbone {config.backbone} gives no map to pool; use pooling 'model'")
         self.config = config.model_copy(update={"pooling": pooling, "last_stride": stride})
@@ -130,13 +157,16 @@ class Embedder(nn.Module):
         return embedding
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> the backbone's pooled feature (B, C)."""
+        """(B, 3, H, W) -> the backbone's pooled feature (B, C), of all depths joined."""
         pooled: torch.Tensor
         if self.config.pooling == "model":
             tokens = self.backbone.forward_features(images)  # type: ignore[operator]
             pooled = self.backbone.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+            return pooled
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self.maps is not None:
+            pooled = self.maps(self.backbone, self.pool, images)
         else:
-            images = images.contiguous(memory_format=torch.channels_last)
             pooled = self.pool(self.backbone.forward_features(images))  # type: ignore[operator]
         return pooled
 

@@ -11,7 +11,10 @@ from resight.errors import UserError
 from resight.models.backbones import check_backbone, published
 from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
 from resight.models.iresnet import DEPTHS, SIZE
-from resight.models.weights import load_backbone_weights
+from resight.models.weights import hub_weights, load_backbone_weights
+
+AUTO = "auto"
+LIGHT, LARGE = "tf_efficientnet_lite0", "resnet50"
 
 
 def embedder_folder(model: str | Path) -> Path | None:
@@ -34,9 +37,9 @@ def open_embedder(
 ) -> Embedder:
     """A saved embedder, or a bare backbone (as it comes: pooled feature, no head).
 
-    `model`: folder of an embedder or of a run, or a timm name with `weights` (a file, a hub
-    name, "imagenet", "none"; default "imagenet") and `size` (default 224 x 224, or what the network
-    is made for). `tell` gets the report on the weights, line by line.
+    `model`: folder of an embedder or of a run, or "auto" or a timm name with `weights` (a file, a
+    hub name, "imagenet", "none"; default "auto") and `size` (default 224 x 224, or what the
+    network is made for). `tell` gets the report on the weights, line by line.
 
     Raises UserError: no such folder or backbone, or weights that don't fit.
     """
@@ -57,16 +60,34 @@ def open_embedder(
         raise UserError(
             f"{model}: not found; give an embedder's folder, a run, or a backbone's name"
         )
+    if model == AUTO:
+        model = auto_backbone(device, tell)
     check_backbone(model)
     config = bare_config(model, size or _usual_size(model), pooling or "auto")
     embedder = Embedder(config)
-    source = weights or "imagenet"
+    source = weights or AUTO
     if source != "none":
         match = load_backbone_weights(embedder.backbone, model, source)
         for line in match.lines():
             tell(line)
     embedder.info = {"backbone": model, "weights": source}
     return embedder.to(pick_device(device)).eval()
+
+
+def auto_backbone(device: str | None = None, tell: Callable[[str], None] = lambda _: None) -> str:
+    """The backbone that "auto" stands for: a light one on a CPU, resnet50 on a GPU.
+
+    The light one also where the hub that has the other's weights is out of reach.
+    """
+    name = LIGHT
+    if pick_device(device).type == "cuda":
+        try:
+            hub_weights(LARGE, "imagenet")
+            name = LARGE
+        except UserError as reason:
+            tell(f"{reason}")
+    tell(f"backbone {name} (--backbone decides)")
+    return name
 
 
 def _usual_size(backbone: str) -> tuple[int, int]:

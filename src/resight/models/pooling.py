@@ -13,6 +13,15 @@ class AveragePool(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+def grid_average(x: torch.Tensor, n: int) -> torch.Tensor:
+    """The average of each cell of an n x n grid: (B, C, H, W) -> (B, C n n).
+
+    Where objects are aligned (marks, signs, letters, crops) it says where on the object something
+    is. A map with fewer than n cells a side repeats them.
+    """
+    return nn.functional.adaptive_avg_pool2d(x, n).flatten(1)
+
+
 class GeM(nn.Module):
     """Generalised mean: (mean x^p)^(1/p) over the map; (B, C, H, W) -> (B, C).
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from resight.errors import UserError
 from resight.models.backbones import OURS
+from resight.models.packaged import in_order, package_of, packaged_file
 from resight.models.renames import as_named_here
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema")
@@ -56,11 +57,21 @@ class Match:
 def load_backbone_weights(model: nn.Module, name: str, source: str, partial: bool = False) -> Match:
     """Load `source` into a backbone: a local file, "imagenet" (timm's default), or a hub name.
 
+    "auto" is what can be had: the weights that came with the installation, if they are this
+    network's (`models.packaged`), else those of the hub or its cache.
+
     Raises UserError: not found, not weights, hub out of reach; and, unless `partial`, when a
     tensor of the backbone is absent or of another shape.
     """
     path = Path(source)
-    if path.is_file():
+    packaged = packaged_file(name) if source == "auto" else None
+    if packaged is not None:
+        state = in_order(read_state(packaged), model, packaged)
+        source = f"{packaged.name}, ImageNet, of the package {package_of(name)}"
+    elif source == "auto":
+        state = hub_weights(name, "imagenet")
+        source = "imagenet, from the hub or its cache"
+    elif path.is_file():
         state = read_state(path)
     elif path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt"):
         raise UserError(f"--weights {source}: no such file")

@@ -31,7 +31,7 @@ _PAUSE = 30.0  # seconds between the checkpoints of short epochs
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How the loop runs; only `precision` and `max_minutes` change the outcome."""
+    """How the loop runs; only `precision`, `budget` and `max_minutes` change the outcome."""
 
     precision: str = "no"
     workers: int | None = None
@@ -39,6 +39,7 @@ class LoopOptions:
     log_every: int = 10
     strict: bool = False
     max_minutes: float | None = None  # the epoch in which they pass is the last one
+    budget: float | None = None  # minutes that steps are chosen for, where a start comes before
 
 
 @dataclass
@@ -122,13 +123,15 @@ class _Trainer:
     ) -> None:
         self.began = time.monotonic() - self.position.seconds
         self.saved = time.monotonic() - _PAUSE
-        final = self.position.epoch >= self.story.settings.epochs
+        if self.story.settings.start == "closed-form" and self.position.best_epoch < 0:
+            self._keep_start(validation)
+        final = self._at_end()
         while not final:
             self._epoch(images, stopped)
             self.position.epoch += 1
             self.position.batch = 0
             late = self._agreed(self._time_is_up())
-            final = late or self.position.epoch == self.story.settings.epochs
+            final = late or self._at_end()
             if self.accelerator.is_main_process:
                 self._check_weights()
                 self._validate(validation, final)
@@ -139,6 +142,19 @@ class _Trainer:
             if late:
                 self.watcher.tell(f"time is up after {self.position.epoch} epochs")
 
+    def _keep_start(self, validation: Validation | None) -> None:
+        """What was fitted takes part in the choice, and the run can be used from here on."""
+        if self.accelerator.is_main_process:
+            self._validate(validation, final=True)
+        self.accelerator.wait_for_everyone()
+        self.save()
+
+    def _at_end(self) -> bool:
+        length = self.story.length
+        if length is not None:
+            return self.position.step >= length
+        return self.position.epoch >= self.story.settings.epochs
+
     def _time_is_up(self) -> bool:
         limit = self.options.max_minutes
         return limit is not None and time.monotonic() - self.began > 60 * limit
@@ -146,9 +162,11 @@ class _Trainer:
     def _epoch(self, images: ImageSet, stopped: Callable[[], bool]) -> None:
         story, place = self.story, self.position
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        rate = story.start_epoch(place.epoch)
         batches = [share(batch, rank, world) for batch in story.batches(place.epoch)]
         total = len(batches) * story.settings.epochs
+        if story.length is not None:  # the last epoch may be a part of one
+            total = story.length
+            batches = batches[: place.batch + total - place.step]
         pictures = Pictures(
             images,
             story.embedder.preprocess,
@@ -158,6 +176,7 @@ class _Trainer:
         window = _Window()
         for batch in loader(pictures, batches[place.batch :], self.options.workers):
             self._report_bad([bad for _, bad in batch.bad])
+            rate = story.set_rates(place.epoch, place.step)
             place.batch += 1
             place.step += 1
             last = place.batch == len(batches)
@@ -200,7 +219,9 @@ class _Trainer:
         values, images, seconds = window.close()
         speed = images * self.accelerator.num_processes / max(seconds, 1e-9)
         text = " ".join(f"{name} {value:.3f}" for name, value in values.items())
-        epoch = f"epoch {place.epoch + 1}/{self.story.settings.epochs}"
+        epoch = f"epoch {place.epoch + 1}"
+        if self.story.length is None:
+            epoch += f"/{self.story.settings.epochs}"
         self.watcher.step(place.step, total, f"{epoch} {text} {speed:.0f} images/s")
         if self.board is None:
             return
@@ -228,7 +249,12 @@ class _Trainer:
                     self.board.add_scalar(f"val/{name}", value, place.step)
             shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             mark = " (best so far)" if score > place.best else ""
-            self.watcher.tell(f"epoch {place.epoch}/{self.story.settings.epochs}: {shown}{mark}")
+            when = f"epoch {place.epoch}/{self.story.settings.epochs}"
+            if self.story.length is not None:
+                when = f"step {place.step}/{self.story.length}"
+            if place.step == 0:
+                when = "start, fitted in closed form"
+            self.watcher.tell(f"{when}: {shown}{mark}")
         if validation is None or score > place.best:
             place.best, place.best_epoch = score, place.epoch
             info: dict[str, Any] = {"epoch": place.epoch}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,16 @@ from resight.data.imageset import ImageSet
 from resight.data.sources import load_images
 from resight.data.splits import Parts, training_parts
 from resight.errors import UserError
-from resight.files import check_folder
-from resight.models.embedder import pick_device
+from resight.features.compute import EmbedOptions
+from resight.files import check_folder, write_text
+from resight.models.embedder import CONFIG, Embedder, pick_device
 from resight.sampling.plan import describe
-from resight.settings import read_yaml
+from resight.settings import dump_yaml, read_yaml
+from resight.train.fitting.fit import fit as fit_projection
+from resight.train.fitting.plan import plan_of
+from resight.train.fitting.start import closed_form_start
 from resight.train.loop import LoopOptions, Position, Watcher, fit
-from resight.train.prepare import build_story, definite, epochs_for
+from resight.train.prepare import build_story, definite, epochs_for, timed
 from resight.train.recipes import settings_of
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.settings import CommonSettings, TrainSettings
@@ -27,7 +32,7 @@ from resight.train.rundir import IMAGES, RECORD, SETTINGS, Run
 from resight.train.story import Story
 from resight.train.unlabelled import pace
 from resight.train.unlabelled.fit_to import unlabelled_rows
-from resight.train.unlabelled.run import carry_out
+from resight.train.unlabelled.run import START, carry_out
 from resight.train.unlabelled.stage import GROUND
 from resight.train.validate import Validation
 
@@ -62,13 +67,13 @@ def start(
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
     settings = definite(settings, parts.train, watcher.tell)
     if settings.backbone == "resnet50" and pick_device().type == "cpu":
-        watcher.tell("no GPU: resnet50 will be slow; --backbone resnet18 takes half the time")
-    story = build_story(settings, parts, watcher.tell)
-    if is_main():
-        Run.create(out, settings, parts.images, force=force)
-    PartialState().wait_for_everyone()
-    run = Run.open(out)
-    return _fit(run, settings, story, parts, options, watcher, resume=False)
+        watcher.tell("no GPU: resnet50 will be slow; --backbone auto takes a lighter one")
+    if settings.start == "weights":
+        story = build_story(settings, parts, watcher.tell)
+        _create(out, settings, parts.images, force)
+        return _fit(Run.open(out), settings, story, parts, options, watcher, resume=False)
+    _create(out, settings, parts.images, force)
+    return _from_closed_form(Run.open(out), settings, parts, options, watcher)
 
 
 def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
@@ -92,9 +97,42 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
         return _unlabelled(run, settings, images, options, watcher)
     assert isinstance(settings, TrainSettings)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
+    if settings.start == "closed-form" and not (folder / "checkpoints" / "last.pt").is_file():
+        return _from_closed_form(run, settings, parts, options, watcher)
     # The checkpoint brings the weights: nothing is to be loaded, or told of, here.
     story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
     return _fit(run, settings, story, parts, options, watcher, resume=True)
+
+
+def _create(out: Path, settings: CommonSettings, images: ImageSet, force: bool) -> None:
+    if is_main():
+        Run.create(out, settings, images, force=force)
+    PartialState().wait_for_everyone()
+
+
+def _from_closed_form(
+    run: Run, settings: TrainSettings, parts: Parts, options: LoopOptions, watcher: Watcher
+) -> Outcome:
+    """Fit first, unless that is done, then train from there as long as there is time."""
+    began = time.monotonic()
+    place = run.folder / START
+    if is_main() and not (place / CONFIG).is_file():
+        found = closed_form_start(settings, plan_of(parts), run.folder, options, watcher)
+        found.embedder.save(place)
+        write_text(run.folder / SETTINGS, dump_yaml(found.settings))
+        run.update(settings=found.settings.model_dump(mode="json"))
+    PartialState().wait_for_everyone()
+    known = settings_of(read_yaml(run.folder / SETTINGS), str(run.folder / SETTINGS))
+    assert isinstance(known, TrainSettings)
+    if known.steps is None and options.budget is not None:
+        left = 60 * options.budget - (time.monotonic() - began)
+        known, rate = timed(known, parts, place, left, options.workers)
+        watcher.tell(f"{rate:.0f} images/s measured: {known.steps} steps fit into the time left")
+        if is_main():
+            write_text(run.folder / SETTINGS, dump_yaml(known))
+            run.update(settings=known.model_dump(mode="json"))
+    story = build_story(known, parts, watcher.tell, start=place)
+    return _fit(run, known, story, parts, options, watcher, resume=False)
 
 
 def _start_unlabelled(
@@ -171,8 +209,41 @@ def _fit(
     options = replace(options, precision=_precision(settings.precision))
     position = fit(story, parts.train, validation, run, options, resume=resume, watcher=watcher)
     if is_main():
+        if position.best_epoch == 0 and position.step:
+            watcher.tell("training did not help on the objects held out: the start is kept")
+        elif settings.refit and validation is not None and position.step:
+            position = _refitted(run, parts, position, settings, options, watcher)
         _finish(run, position, settings)
     return Outcome(run, position, parts)
+
+
+def _refitted(
+    run: Run,
+    parts: Parts,
+    position: Position,
+    settings: TrainSettings,
+    options: LoopOptions,
+    watcher: Watcher,
+) -> Position:
+    """A projection fitted to what was trained, kept where it helps on the objects held out."""
+    embedder = Embedder.load(run.folder / "embedder")
+    found = fit_projection(
+        embedder,
+        plan_of(parts),
+        again=False,
+        options=EmbedOptions(workers=options.workers),
+        progress=lambda done, total: watcher.step(done, total, "embedding"),
+    )
+    score = found.table[0].scores[settings.select_by]
+    run.log(
+        {"kind": "refit", "step": position.step, "by": found.chosen.words()} | found.table[0].scores
+    )
+    if found.chosen.method == "raw" or score <= position.best:
+        watcher.tell("a projection fitted again does not help; it is left out")
+        return position
+    watcher.tell(f"fitted again, {found.chosen.words()}: {settings.select_by} {100 * score:.1f}")
+    found.embedder.save(run.folder / "embedder", found.embedder.info)
+    return replace(position, best=score)
 
 
 def within(
@@ -183,6 +254,8 @@ def within(
     Gives the measured images a second too, and the minutes of each clock: of the run, or of each
     stage of one without labels.
     """
+    if settings.start == "closed-form" and isinstance(settings, TrainSettings):
+        return settings, 0.0, minutes  # the steps are chosen once the start is there
     if isinstance(settings, InsCLRSettings):
         count, rate = pace.epochs_for(settings, images, minutes, workers)
         share = minutes / max(1, len(settings.stages))

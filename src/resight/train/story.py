@@ -17,7 +17,7 @@ from resight.sampling.hierarchical import hierarchical_batches
 from resight.sampling.tuples import TupleBatch
 from resight.train.recipes import OBJECTIVES
 from resight.train.recipes.settings import CommonSettings, Objective, TrainSettings
-from resight.train.schedule import warmup_steps
+from resight.train.schedule import warmup_cosine, warmup_steps
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ class Story:
     plan: TuplePlan | None = None
 
     @property
+    def length(self) -> int | None:
+        """The number of steps after which training ends; None where epochs are counted."""
+        s = self.settings
+        return s.steps if isinstance(s, TrainSettings) else None
+
+    @property
     def state(self) -> nn.Module:
         """Everything that is trained, as one module: what a checkpoint holds."""
         return nn.ModuleDict({"embedder": self.embedder, "objective": self.objective})
@@ -85,12 +91,14 @@ class Story:
             return self.plan.targets(epoch, batch, rows)
         return torch.tensor(self.labels)[rows]
 
-    def start_epoch(self, epoch: int) -> float:
-        """Set the rates of an epoch; the backbone's is returned."""
-        warmup, milestones = self.settings.schedule()
-        factor = warmup_steps(
-            epoch, warmup=warmup, milestones=milestones, gamma=self.settings.gamma
-        )
+    def set_rates(self, epoch: int, step: int) -> float:
+        """Set the rates of a step (from 0) of an epoch; the backbone's is returned."""
+        s = self.settings
+        if isinstance(s, TrainSettings) and s.steps is not None:
+            factor = warmup_cosine(step, steps=max(1, s.steps), warmup=s.warmup)
+        else:
+            warmup, milestones = s.schedule()
+            factor = warmup_steps(epoch, warmup=warmup, milestones=milestones, gamma=s.gamma)
         groups = self.optimizers[0].param_groups
         for group in groups:
             group["lr"] = factor * group["base_lr"]

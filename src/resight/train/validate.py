@@ -35,16 +35,24 @@ class Validation:
         options = EmbedOptions(batch_size=64, workers=self.workers)
         vectors, _ = embed_rows(embedder, self.images, options=options)
         embedder.train(training)
-        valid: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
-        if not valid.any():
-            raise UserError(f"{self.images.source}: none of the validation images can be used")
-        # The rows' split (train or val) would keep them out of an evaluation.
-        unsplit = self.images.table.with_columns(pl.lit(None, pl.String()).alias("split"))
-        images = replace(self.images, table=unsplit)
-        scores = {}
-        levels: tuple[tuple[Level, str], ...] = (("image", ""), ("object", "object_"))
-        for level, prefix in levels:
-            found = evaluate(vectors, images, level=level, valid=valid)
-            scores[f"{prefix}mAP"] = found.mAP
-            scores[f"{prefix}R@1"] = found.recall(1)
-        return scores
+        return held_out_scores(vectors, self.images)
+
+
+def held_out_scores(vectors: NDArray[np.float32], images: ImageSet) -> dict[str, float]:
+    """mAP and R@1 of vectors (N, D) at image and object level, as fractions; NaN rows drop out.
+
+    Raises UserError when no row can be used.
+    """
+    valid: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+    if not valid.any():
+        raise UserError(f"{images.source}: none of the validation images can be used")
+    # The rows' split (train or val) would keep them out of an evaluation.
+    unsplit = images.table.with_columns(pl.lit(None, pl.String()).alias("split"))
+    images = replace(images, table=unsplit)
+    scores = {}
+    levels: tuple[tuple[Level, str], ...] = (("image", ""), ("object", "object_"))
+    for level, prefix in levels:
+        found = evaluate(vectors, images, level=level, valid=valid)
+        scores[f"{prefix}mAP"] = found.mAP
+        scores[f"{prefix}R@1"] = found.recall(1)
+    return scores

@@ -189,14 +189,14 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
 
 
 def as_trained(embedder: Embedder, images: ImageSet, tell: Callable[[str], None]) -> ImageSet:
-    """The set with the split of the embedder's training (or of its whitening) on this very set.
+    """The set with the split of the embedder's training (or of its fit) on this very set.
 
     So no training object is among the test objects.
     """
     if images.has("split") or not images.objects():
         return images
     split = hold_out_test(images)
-    learned = [embedder.info.get(part, {}).get("fingerprint") for part in ("data", "whitening")]
+    learned = [embedder.info.get(part, {}).get("fingerprint") for part in ("data", "fit")]
     if split.fingerprint() in learned:
         tell("trained on this set: only the objects that were held out as test are evaluated")
         return split

@@ -21,6 +21,10 @@ class CommonSettings(BaseModel):
     """What every recipe needs to know, with labels and without.
 
     Of `warmup` and `milestones` a value below 1 is a share of the epochs.
+
+    `start`: "weights" of the network as they are; "closed-form": its depths joined, and a
+    projection fitted to the training images, before the first step; `depths`, `grids` and
+    `projection` are then what was chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +33,10 @@ class CommonSettings(BaseModel):
 
     recipe: str
     backbone: str = "resnet50"
-    weights: str = "imagenet"
+    weights: str = "auto"
+    start: Literal["weights", "closed-form"] = "weights"
+    depths: tuple[int, ...] = ()
+    grids: tuple[int, ...] = ()
     partial_weights: bool = False
     last_stride: Literal[1, 2] = 1
     pooling: Literal["auto", "average", "gem", "model"] = "auto"
@@ -70,7 +77,9 @@ class CommonSettings(BaseModel):
         assert self.size is not None
         return EmbedderConfig(
             backbone=self.backbone,
-            last_stride=self.last_stride,
+            last_stride=2 if self.depths else self.last_stride,
+            depths=self.depths,
+            grids=self.grids,
             pooling=self.pooling,
             projection=self.projection,
             bn_neck=self.bn_neck,
@@ -81,8 +90,14 @@ class CommonSettings(BaseModel):
 class TrainSettings(CommonSettings):
     """What a recipe that trains with labels needs besides; it adds its own losses.
 
-    `ids` and `images` are of the whole batch, whatever the number of processes.
+    `ids` and `images` are of the whole batch, whatever the number of processes. `steps` counts
+    batches in place of epochs; the rate then rises over the share `warmup` of them and follows a
+    cosine, milestones don't count. `refit`: at the end a projection is fitted again, to what was
+    trained, and kept where it helps on the objects held out.
     """
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    refit: bool = False
 
     ids: Annotated[int, Field(ge=2)] = 16
     images: Annotated[int, Field(ge=2)] = 4

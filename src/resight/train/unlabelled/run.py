@@ -22,9 +22,13 @@ from resight.evaluate.ranking.units import unit_rows
 from resight.features.compute import EmbedOptions
 from resight.features.store import Features
 from resight.features.write import embed_images
+from resight.models.closed_form import whitening
 from resight.models.embedder import CONFIG, Embedder
+from resight.models.fitted import whitened
+from resight.models.moments import moments
 from resight.models.open import embedder_folder
-from resight.models.whitening import pca_whitening, whitened
+from resight.train.fitting.plan import plan_rows
+from resight.train.fitting.start import closed_form_start
 from resight.train.loop import LoopOptions, Position, Watcher
 from resight.train.prepare import initial_weights, seed_everything
 from resight.train.recipes.insclr import InsCLRSettings
@@ -192,12 +196,19 @@ def _make_start(
     if given is not None:  # with its own network, and its whitening if it has one
         embedder = steps.at_size(Embedder.load(given), settings.size)
         watcher.tell(f"weights {settings.weights}: the embedder with all that it has")
+    elif settings.start == "closed-form":
+        plan = plan_rows(Embedder(settings.embedder()), images, unlabelled=True)
+        embedder = closed_form_start(settings, plan, run.folder, options, watcher).embedder
     else:
         embedder = Embedder(settings.embedder())
         initial_weights(embedder, settings.weights, settings.partial_weights, watcher.tell)
-    if settings.whiten is not None and embedder.config.whiten is None:
+    if (
+        settings.start == "weights"
+        and settings.whiten is not None
+        and embedder.config.whiten is None
+    ):
         embedder = _whitened(embedder, run, settings, images, options, watcher)
-    embedder.info = {"recipe": settings.model_dump(mode="json"), "data": run.record["data"]}
+    embedder.info |= {"recipe": settings.model_dump(mode="json"), "data": run.record["data"]}
     embedder.save(folder)
 
 
@@ -227,12 +238,9 @@ def _whitened(
         return embedder
     dims = whitened_dims(settings, int(valid.sum()), embedder.dim)
     assert dims is not None
-    weight, bias = pca_whitening(found, dims, valid=valid)
-    # At unit variance in all: the learning rate then means the same for any number of dimensions.
-    dims = len(weight)  # fewer where the images differ in no more directions
-    scale = np.float32(dims**-0.5)
-    watcher.tell(f"whitened without labels to {dims} dimensions")
-    return whitened(embedder, weight * scale, bias * scale)
+    pair = whitening(moments(found, valid), dims)
+    watcher.tell(f"whitened without labels to {len(pair[0])} dimensions")
+    return whitened(embedder, pair)
 
 
 def _all_alike(features: Features, valid: NDArray[np.bool_]) -> bool:

@@ -1,0 +1,109 @@
+"""The closed form as the start of a training: its embedder, and settings that say what it is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resight.features.compute import EmbedOptions
+from resight.models.embedder import Embedder
+from resight.models.open import bare_config
+from resight.train.fitting.candidates import Candidate, Wish
+from resight.train.fitting.fit import Fitted, fit
+from resight.train.fitting.plan import Plan
+from resight.train.loop import LoopOptions, Watcher
+from resight.train.prepare import initial_weights
+from resight.train.recipes.settings import CommonSettings
+
+Kind = TypeVar("Kind", bound=CommonSettings)
+WORK = "fitting"  # in the run: features of all candidates, until the start is there
+SHOWN = 3  # candidates that are told of
+
+
+@dataclass(frozen=True)
+class Start:
+    """Settings with what was chosen, the embedder that they describe, and how it was found."""
+
+    settings: CommonSettings
+    embedder: Embedder
+    fitted: Fitted
+
+
+def closed_form_start(
+    settings: CommonSettings, plan: Plan, run: Path, options: LoopOptions, watcher: Watcher
+) -> Start:
+    """Fit to the training rows; the rows held out choose, and are not fitted to.
+
+    `settings.size` must be known. Features lie in the run meanwhile: an interrupted start goes on.
+    Raises UserError when nothing can be fitted.
+    """
+    assert settings.size is not None
+    base = Embedder(bare_config(settings.backbone, settings.size, settings.pooling))
+    config = base.config.model_copy(update={"preprocess": settings.embedder().preprocess})
+    base.config = config
+    initial_weights(base, settings.weights, settings.partial_weights, watcher.tell)
+    found = fit(
+        base,
+        plan,
+        wish=_wish(settings),
+        again=False,
+        out=run / WORK,
+        options=EmbedOptions(workers=options.workers, strict=options.strict),
+        progress=lambda done, total: watcher.step(done, total, "embedding"),
+    )
+    for one in found.table[:SHOWN]:
+        watcher.tell(f"  validation mAP {100 * one.scores['mAP']:.1f}: {one.candidate.words()}")
+    seconds = sum(found.seconds.values())
+    watcher.tell(f"closed form: {found.chosen.words()}, after {seconds:.0f} s")
+    settings = _described(settings, found.chosen, found.embedder)
+    embedder = _with_neck(settings, found)
+    shutil.rmtree(run / WORK, ignore_errors=True)
+    return Start(settings, embedder, found)
+
+
+def _wish(settings: CommonSettings) -> Wish:
+    """What the settings hold fast; their defaults don't count."""
+    grids = set(settings.grids)
+    return Wish(
+        depths=settings.depths or None,
+        grid=grids.pop() if len(grids) == 1 else None,
+        dims=settings.projection if "projection" in settings.model_fields_set else None,
+    )
+
+
+def _described(settings: CommonSettings, chosen: Candidate, embedder: Embedder) -> CommonSettings:
+    config = embedder.config
+    update = {
+        "depths": config.depths,
+        "grids": config.grids,
+        "projection": config.projection,
+        "last_stride": 2,
+        "pooling": config.pooling,
+    }
+    return settings.model_copy(update=update)
+
+
+def _with_neck(settings: CommonSettings, found: Fitted) -> Embedder:
+    """The embedder of the settings with what was fitted; a neck changes nothing at first.
+
+    Its statistics and scales are those of the projected rows: step 1 would else undo the weight
+    that the projection gives to each direction.
+    """
+    embedder = Embedder(settings.embedder())
+    state = found.embedder.state_dict()
+    if settings.bn_neck and found.variances is not None:
+        state |= _neck(found.variances)
+    embedder.load_state_dict(state, strict=False)
+    embedder.info = dict(found.embedder.info)
+    return embedder
+
+
+def _neck(variances: NDArray[np.float64]) -> dict[str, torch.Tensor]:
+    spread = torch.from_numpy(np.maximum(variances, 1e-12)).float()
+    return {"neck.running_var": spread, "neck.weight": spread.sqrt()}
