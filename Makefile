@@ -5,6 +5,8 @@ DATA ?=
 OUT ?= demo
 MINUTES ?=
 BIN := $(VENV)/bin
+# Bytecode is kept in any case: without, every process that a test starts compiles torch anew.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test setup lint lock clean
 
@@ -12,7 +14,7 @@ demo: setup
 	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

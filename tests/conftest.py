@@ -22,6 +22,25 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Files of long tests. On several cores a file goes whole to one worker (`make test`), so that what
+# its tests share is made once; those begun last should be short.
+LONG = (
+    "train/test_unlabelled_killed.py",
+    "train/test_unlabelled.py",
+    "train/test_resume.py",
+    "evaluate/test_share.py",
+    "train/test_processes.py",
+    "train/test_unlabelled_folders.py",
+    "cli/test_sweep_verb.py",
+    "cli/test_evaluate_verb.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first; all else in the order it had."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -234,12 +234,12 @@ def test_truncated_files_are_bad(kind):
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked():
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     for data in (claim(50_000, 50_000), claim(15_000, 15_000)):
         with pytest.raises(BadImage, match=r"more than 178,956,970 pixels"):
             decode(data)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     with pytest.raises(BadImage, match="30 x 20 is more than 599 pixels"):
         decode(encoded(noise(0), "PNG"), max_pixels=599)
     assert decode(encoded(noise(0), "PNG"), max_pixels=600).size == (30, 20)

@@ -177,7 +177,7 @@ def test_one_giant_id_takes_the_others_along():
 
 def test_fast_at_330_000_images():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10_000), 33)).tolist()
-    start = time.perf_counter()
+    start = time.process_time()
     batches = balanced_batches(labels, ids=64, images=4, seed=0, epoch=0)
-    assert time.perf_counter() - start < 3  # 0.3 s on an idle core
+    assert time.process_time() - start < 3  # 0.3 s on an idle core
     assert len(batches) == math.ceil(10_000 * 9 / 64)

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numba
+from PIL import Image
 from unlabelled_sets import OPTIONS, settings
 
 from resight.data.sources import load_images
@@ -67,9 +69,12 @@ def dies_at(place: tuple[str, str, int], photos: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    lazy = ("numba", "cv2", "matplotlib.pyplot", "resight.mining.topk", "torch.utils.tensorboard")
-    for name in (*lazy, "resight.evaluate.report.plots"):
+    lazy = ("timm", "cv2", "jinja2", "matplotlib.pyplot", "matplotlib.backends.backend_svg")
+    lazy += ("resight.mining.topk", "resight.evaluate.report.plots", "torch.utils.tensorboard")
+    for name in lazy:
         importlib.import_module(name)  # once, not in every fork
+    numba.njit(lambda: 0)()  # what numba needs to load compiled loops
+    Image.init()
     source, folder = map(Path, sys.argv[1:])
     for name, there in PLACES.items():
         status = dies_at(there, source, folder / name)

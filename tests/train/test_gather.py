@@ -43,7 +43,10 @@ def test_gradients_equal_those_of_one_process(world: int, tmp_path: Path) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, (world, port, str(tmp_path), list(sys.path)), nprocs=world)
+    arguments = (world, port, str(tmp_path), list(sys.path))
+    # New processes, of a server that has imported torch once for all of them.
+    mp.set_forkserver_preload(["torch", "timm", "accelerate", "numpy"])
+    mp.start_processes(work, arguments, nprocs=world, start_method="forkserver")
     images, labels = batch()
     expected = [gradients(story(**case), images, labels) for case in CASES]
     for rank in range(world):
