@@ -76,6 +76,7 @@ def embed(
             dtype=dtype,  # type: ignore[arg-type]
             options=options,
             progress=advance,
+            tell=note,
             force=force,
         )
     report_skipped(features.info.get("skipped", []))

@@ -118,7 +118,7 @@ class _Found(NamedTuple):
 def _stored(folder: str, dims: int | None, with_labels: bool) -> _Found:
     from resight.features.store import Features
 
-    features, embedder = Features.load(folder), _opened(folder, None, None, dims)
+    features, embedder = Features.load(folder, check=True), _opened(folder, None, None, dims)
     rows, split = _training_rows(embedder, features.images, with_labels)
     scales = tuple(features.info["key"].get("scales", (1.0,)))
     # The rows are not taken out: they are read from the disk block by block.

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from resight.checksums import file_sum, sums_in, verify
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.features.store import Features
@@ -228,10 +229,12 @@ class Gallery:
                 np.save(file, self.vectors, allow_pickle=False)
             with atomic_path(building / ITEMS) as temporary:
                 self.items.write_parquet(temporary)
+            sums = {name: file_sum(building / name) for name in (VECTORS, ITEMS)}
             if self.embedder is not None:
                 self.embedder.save(building / EMBEDDER)
-            record = {"format": 1, "level": self.level, "vectors": len(self)}
+            record: dict[str, Any] = {"format": 1, "level": self.level, "vectors": len(self)}
             record |= {"dim": int(self.vectors.shape[1]), "images": int(self.items["images"].sum())}
+            record |= {"sums": sums}
             write_json(building / RECORD, record)
             fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
@@ -265,4 +268,5 @@ class Gallery:
             raise UserError(f"{folder}: damaged gallery ({reason}); index again") from None
         if gallery.vectors.shape != expected or gallery.items.height != expected[0]:
             raise UserError(f"{folder}: damaged gallery (sizes differ); index again")
+        verify(folder, sums_in(record), "index again (resight index ... --force)")
         return gallery
