@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resight.data.doctor import Finding, Report
 
 _EXAMPLES = 3
+_NAMED = 10
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
@@ -119,6 +120,10 @@ def _examples(report: Report, finding: Finding) -> list[str]:
     """The first few paths of a finding, with the reason or the other path of the pair."""
     if finding.severity == "info" and not finding.partners:
         return []
+    if finding.names:
+        lines = [" / ".join(group) for group in finding.names[:_NAMED]]
+        more = len(finding.names) - _NAMED
+        return [*lines, f"and {more:,} more"] if more > 0 else lines
     lines = []
     for number, row in enumerate(finding.rows[:_EXAMPLES]):
         line = str(report.paths[row])

@@ -88,6 +88,8 @@ class Report:
             "rows": rows,
             "paths": self.paths.gather(rows).to_list(),
         }
+        if finding.names:
+            content["names"] = finding.names
         if partners:
             content["partners"] = partners
             content["partner_paths"] = self.paths.gather(partners).to_list()
