@@ -69,7 +69,7 @@ def check(
         report = examine(image_set, workers=workers, progress=advance, near=near)
     seconds = monotonic() - start
     if sheet is not None:
-        write_sheet(report, image_set, sheet)
+        write_sheet(report, image_set, sheet, tell=note)
     if json_:
         print_json({"source": image_set.source, **report.to_json(), "sheet": _text(sheet)})
     else:

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from resight.data import duplicates
-from resight.data.decode import BadImage, decode
+from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.data.inspect import NAMES, PROBLEMS, TRAITS, Array, Inspection, inspect, thumbnail
 from resight.data.labels import Finding, label_findings
@@ -189,26 +189,29 @@ def _duplicates(images: ImageSet, seen: Inspection, near: bool) -> Iterator[Find
                 yield Finding(f"{name}-{kind}", severity, len(rows), text, rows, partners)
 
 
-def write_sheet(report: Report, images: ImageSet, path: Path, limit: int = 24) -> int:
+def write_sheet(
+    report: Report,
+    images: ImageSet,
+    path: Path,
+    limit: int = 24,
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
     """Draw the errors and warnings that concern images as a contact sheet; how many tiles.
 
     At most `limit` tiles a finding, eight a row; duplicates stand beside their partners, a file
-    that can't be read is an empty tile. Raises UserError when `path` is no .png.
+    that can't be read is an empty tile, and `tell` is told of files that are gone. Raises UserError
+    when `path` is no .png.
     """
-    from resight.data.sheet import PLAIN, WRONG, Tile, contact_sheet
+    from resight.data.sheet import PLAIN, WRONG, Opener, Tile, contact_sheet
 
     if path.suffix.lower() != ".png":
         raise UserError(f"--sheet {path}: give a name that ends in .png")
-    table = images.table.select("path", "box")
+    table, opener = images.table.select("path", "box"), Opener()
 
     def tile(row: int, finding: Finding, note: str) -> Tile:
         name, box = table.row(row)
-        try:
-            picture = decode(images.root / name, box=box, target=(128, 128))
-        except BadImage:
-            picture = None
         frame = WRONG if finding.severity == "error" else PLAIN
-        return Tile(picture, f"{finding.code}\n{note}{name}", frame)
+        return opener.tile(images.root / name, box, f"{finding.code}\n{note}{name}", frame)
 
     rows: list[list[Tile]] = []
     for finding in report.findings:
@@ -228,4 +231,6 @@ def write_sheet(report: Report, images: ImageSet, path: Path, limit: int = 24) -
     title = f"{images.source}: " + (f"{total} suspicious" if total else "nothing suspicious")
     with atomic_path(path) as temporary:
         contact_sheet(rows, title=title).save(temporary, "PNG")
+    for line in opener.notes():
+        tell(line)
     return total
