@@ -127,6 +127,19 @@ def test_a_benchmark_by_its_protocols_as_far_as_its_lists_go(tmp_path: Path, eva
     assert status == 2 and "nothing to evaluate" in err
 
 
+def test_collapsed_features_are_told(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", *map(str, features_of(here)), "--out", str(here / "out")]
+    for bad in (False, True):
+        if bad:
+            np.save(here / "features.npy", np.ones((6, 8), np.float32))
+        assert resight(*words) == 0
+        out = capfd.readouterr().out
+        assert ("note: collapsed: all similarities are alike" in out) == bad
+        assert ("ollapsed: all similarities" in (here / "out" / "report.html").read_text()) == bad
+        stored = json.loads((here / "out" / "scores.json").read_text())
+        assert [one["collapsed"] for one in stored["scores"]] == [bad, bad]
+
+
 def test_memory_changes_no_digit(here: Path, evaluate: Say) -> None:
     words = ["--features", here / "features.npy", "--data", here / "set.csv"]
     assert evaluate(*words)[1] == evaluate(*words, "--memory", 16)[1]

@@ -24,7 +24,7 @@ from resight.train import checkpoint
 from resight.train.rundir import Run
 from resight.train.step import NotFinite, Stepper, accelerator
 from resight.train.story import Story
-from resight.train.validate import Validation
+from resight.train.validate import Validation, in_words
 
 _PAUSE = 30.0  # seconds between the checkpoints of short epochs
 
@@ -226,9 +226,9 @@ class _Trainer:
             if self.board is not None:
                 for name, value in scores.items():
                     self.board.add_scalar(f"val/{name}", value, place.step)
-            shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             mark = " (best so far)" if score > place.best else ""
-            self.watcher.tell(f"epoch {place.epoch}/{self.story.settings.epochs}: {shown}{mark}")
+            epoch = f"epoch {place.epoch}/{self.story.settings.epochs}"
+            self.watcher.tell(f"{epoch}: {in_words(scores)}{mark}")
         if validation is None or score > place.best:
             place.best, place.best_epoch = score, place.epoch
             info: dict[str, Any] = {"epoch": place.epoch}

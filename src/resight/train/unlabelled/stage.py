@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
 from resight.errors import UserError
+from resight.features.collapsed import NOTE, collapsed
 from resight.features.compute import EmbedOptions, find_batch_size
 from resight.features.store import Features
 from resight.features.write import embed_images
@@ -108,6 +109,8 @@ def _made(stage: Stage, embedder: Embedder) -> Ground:
     )
     if stage.number == 1 and stage.settings.whiten is None:  # else they were told before
         tell_skipped(features, stage.tell)
+    if collapsed(features, np.flatnonzero(features.valid)):
+        stage.tell(f"stage {stage.number} starts from features that have {NOTE}")
     valid = usable_firsts(features, stage.images, own, stage.folder.parent, stage.tell)
     check_different(stage.images, features.valid, valid)
     rows = np.flatnonzero(valid)
