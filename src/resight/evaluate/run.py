@@ -225,7 +225,7 @@ def _from_matrices(
     usual = protocols_for(images, names, level, cross_camera)
     asked = usual[0] if usual else None
     if protocol is not None and names and asked is not None:  # the truth says what is right
-        counted = ("ap", "ap_at", "ap_divisor", "cutoffs", "ties", "open_set")
+        counted = ("ap", "ap_at", "ap_divisor", "cutoffs", "precisions", "ties", "open_set")
         protocol = replace(protocol, **{name: getattr(asked, name) for name in counted})
     if protocol is None:
         protocol = asked or chosen_for(images.table, level or "image", cross_camera)

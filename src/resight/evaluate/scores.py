@@ -109,6 +109,7 @@ class Scores:
         return {
             self.protocol.metric: self._values("AP"),
             **{f"R@{k}{legacy}": _hit(first, k) for k in cutoffs},
+            **{f"mP@{k}{legacy}": self._values(f"P@{k}") for k in self.protocol.precisions},
             f"mINP{legacy}": self._values("INP"),
             f"MAP@R{legacy}": self._values("MAP@R"),
             f"R-precision{legacy}": self._values("R-precision"),

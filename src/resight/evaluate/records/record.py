@@ -23,7 +23,7 @@ PER_QUERY = "per_query.parquet"
 _WHAT = "the scores of an evaluation"
 _NEEDED = ("row", "path", "AP", "first_rank")
 _RUN = "run.json"  # marks a training run
-_METRIC = re.compile(r"mAP.*|mINP|R@\d+")
+_METRIC = re.compile(r"mAP.*|mINP|R@\d+|mP@\d+")
 _LEGACY = " legacy"  # ends the names of metrics of a legacy protocol
 
 
@@ -176,8 +176,8 @@ def primary(summary: Mapping[str, Any]) -> str:
 def by_query(table: pl.DataFrame, metric: str) -> NDArray[np.float64] | None:
     """A metric of each query (Q,), NaN where it doesn't count; None where there is no such thing.
 
-    mAP, however it is counted, is the mean of the column AP, mINP of INP, R@k of first_rank <= k,
-    and any other of the column of its name.
+    mAP, however it is counted, is the mean of the column AP, mINP of INP, mP@k of P@k, R@k of
+    first_rank <= k, and any other of the column of its name.
     """
     metric = metric.removesuffix(_LEGACY)
     if metric in table.columns and table[metric].dtype.is_float():
@@ -186,6 +186,8 @@ def by_query(table: pl.DataFrame, metric: str) -> NDArray[np.float64] | None:
         return _floats(table["AP"])
     if metric == "mINP":
         return _floats(table["INP"])
+    if metric.startswith("mP@") and metric[1:] in table.columns:
+        return _floats(table[metric[1:]])
     if metric.startswith("R@"):
         found = (table["first_rank"] <= int(metric[2:])).fill_null(False).to_numpy()
         return np.where(np.isnan(_floats(table["AP"])), np.nan, found)
