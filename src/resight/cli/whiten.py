@@ -117,8 +117,10 @@ class _Found(NamedTuple):
 
 def _stored(folder: str, dims: int | None, with_labels: bool) -> _Found:
     from resight.features.store import Features
+    from resight.features.write import require_made_by
 
     features, embedder = Features.load(folder, check=True), _opened(folder, None, None, dims)
+    require_made_by(features, embedder, "this")
     rows, split = _training_rows(embedder, features.images, with_labels)
     scales = tuple(features.info["key"].get("scales", (1.0,)))
     # The rows are not taken out: they are read from the disk block by block.

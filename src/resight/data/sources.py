@@ -12,6 +12,7 @@ import polars as pl
 from resight.data import layouts
 from resight.data.imageset import SCHEMA, ImageSet, check, layout_of, normalise
 from resight.data.layouts.layout import Layout
+from resight.data.places import place_of, with_moved
 from resight.data.tables import ENDINGS, read_text, with_slashes
 from resight.errors import UserError
 
@@ -85,9 +86,18 @@ def load_images(
     if not any(p.is_file() for p in images.full_paths()):
         raise UserError(
             f"{images.source}: none of its {len(images):,} images exists, the first would be "
-            f"{images.full_paths()[0]}; paths are relative to the file"
+            f"{images.full_paths()[0]}; {_why_gone(path)}"
         )
     return images
+
+
+def _why_gone(path: Path) -> str:
+    if path.suffix.lower() == ".parquet" and path.is_file() and place_of(path):  # one of ours
+        return (
+            "they were moved or deleted since: put them back, or give the images as they lie now "
+            "(--data)"
+        )
+    return "paths are relative to the file"
 
 
 def _from_layout(folder: Path, layout: Layout) -> ImageSet:
@@ -228,7 +238,7 @@ def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
         return read_text(path)
     if ending == ".parquet":
         try:
-            return pl.read_parquet(path, glob=False), []
+            return with_moved(pl.read_parquet(path, glob=False), path), []
         except pl.exceptions.PolarsError as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: can't be read as parquet: {first}") from None

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from resight.checksums import sums_in, verify
 from resight.data.imageset import ImageSet, layout_of, normalise
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.files import read_json
 
@@ -154,7 +155,7 @@ def _read_images(path: Path, info: dict[str, Any]) -> ImageSet:
         remedy = f"{AGAIN}, or give a table of your own with --data"
         verify(path.parent, sums_in(info, [IMAGES]), remedy)
     try:
-        table = normalise(pl.read_parquet(path, glob=False))
+        table = normalise(with_moved(pl.read_parquet(path, glob=False), path))
         return ImageSet(table, path.parent, str(path), layout=layout_of(path))
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = " ".join(str(error).split())[:150]

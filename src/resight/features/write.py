@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
 from resight.checksums import Summed, differing, file_sum, sums_in
 from resight.data.imageset import ImageSet
@@ -104,6 +105,16 @@ def embed_images(
         raise
 
 
+def require_made_by(features: Features, embedder: Embedder, whose: str) -> None:
+    """Raise UserError when stored features were made by another embedder than this one."""
+    made = features.info.get("key", {}).get("embedder")
+    if made is not None and made != embedder.fingerprint():
+        raise UserError(
+            f"{features.images.source}: these features were not made by {whose} embedder "
+            "(fingerprints differ); embed the images with it"
+        )
+
+
 def _begin(
     out: Path,
     key: dict[str, Any],
@@ -138,12 +149,20 @@ def _begin(
             "source": images.source,
         }
         write_json(out / RECORD, record)  # first: a call killed from here on can be resumed
-    if not (out / IMAGES).is_file() or IMAGES in differing(out, sums_in(record, [IMAGES])):
+    if not (out / IMAGES).is_file() or _outdated(out, record, images):
         images.write(out / IMAGES)
         _record_sum(out, record, IMAGES, file_sum(out / IMAGES))
     if not (out / EMBEDDER / CONFIG).is_file():
         embedder.save(out / EMBEDDER)
     return record
+
+
+def _outdated(out: Path, record: dict[str, Any], images: ImageSet) -> bool:
+    """Whether the table there is damaged, or has the photos where they are no longer."""
+    if differing(out, sums_in(record, [IMAGES])):
+        return True
+    paths = pl.read_parquet(out / IMAGES, columns=["path"], glob=False)["path"].to_list()
+    return paths != [str(path.absolute()) for path in images.full_paths()]
 
 
 def _record_sum(out: Path, record: dict[str, Any], name: str, value: str) -> None:

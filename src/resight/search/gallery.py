@@ -15,10 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.checksums import file_sum, sums_in, verify
-from resight.data.imageset import ImageSet
+from resight.data.imageset import PLACE_KEY, ImageSet
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.features.store import Features
-from resight.features.write import embed_images
+from resight.features.write import embed_images, require_made_by
 from resight.files import (
     atomic_open,
     atomic_path,
@@ -86,10 +87,12 @@ class Gallery:
     def add(self, images: ImageSet | Features) -> Gallery:
         """Add images (embedded here) or features; images that can't be used are left out.
 
-        Raises UserError: no embedder to embed with, or features of another length.
+        Raises UserError: no embedder to embed with, or features of another length or embedder.
         """
         if isinstance(images, ImageSet):
             images = embed_images(self._need_embedder(), images)
+        if self.embedder is not None:
+            require_made_by(images, self.embedder, "the gallery's")
         rows = np.flatnonzero(images.valid)
         vectors = np.asarray(images[rows], np.float32)
         if len(self) and vectors.shape[1] != self.vectors.shape[1]:
@@ -228,7 +231,7 @@ class Gallery:
             with atomic_open(building / VECTORS) as file:
                 np.save(file, self.vectors, allow_pickle=False)
             with atomic_path(building / ITEMS) as temporary:
-                self.items.write_parquet(temporary)
+                self.items.write_parquet(temporary, metadata={PLACE_KEY: str(folder)})
             sums = {name: file_sum(building / name) for name in (VECTORS, ITEMS)}
             if self.embedder is not None:
                 self.embedder.save(building / EMBEDDER)
@@ -253,7 +256,8 @@ class Gallery:
         embedder = Embedder.load(folder / EMBEDDER, device) if has_embedder else None
         try:
             gallery = cls(embedder, record["level"])
-            gallery.items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
+            items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
+            gallery.items = with_moved(items, folder / ITEMS)
             gallery.vectors = np.load(folder / VECTORS, allow_pickle=False)
             expected = (record["vectors"], record["dim"])
         except (

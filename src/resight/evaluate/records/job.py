@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from resight.checksums import file_sum
 from resight.data.imageset import ImageSet, normalise
+from resight.data.places import difference
 from resight.data.splits import hold_out_test
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol, condition
@@ -168,6 +169,8 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
         raise UserError(f"--features {path}: not found")
     if is_features(path):
         stored = Features.load(path, check=True)
+        if images is not None:
+            require_same(stored.images, images, str(path))
         origin = {"features": {"fingerprint": stored.info["key"]}}
         return Measured(stored, images or stored.images, stored.valid, origin, job)
     if path.is_dir():
@@ -184,6 +187,16 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
         )
     origin = {"features": {"fingerprint": file_sum(path)}}
     return Measured(array, images, np.ones(len(array), bool), origin, job)
+
+
+def require_same(stored: ImageSet, images: ImageSet, where: str) -> None:
+    """Raise UserError when features of the rows of `stored` are not those of `images`, in order."""
+    told = difference(images, stored)
+    if told:
+        raise UserError(
+            f"{where}: features of other images than {images.source}: {told}; "
+            "embed these images, or leave them out and the features' own are taken"
+        )
 
 
 def as_trained(embedder: Embedder, images: ImageSet, tell: Callable[[str], None]) -> ImageSet:

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet, normalise
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.files import read_json
 
@@ -80,6 +81,7 @@ class Record:
         table = _read_parquet(file, "the images of the evaluation")
         if "path" not in table.columns:
             raise UserError(f"{file}: no column path; evaluate again with this version")
+        table = with_moved(table, file)
         source, layout = (str(self.data.get(name) or "") for name in ("source", "layout"))
         return ImageSet(normalise(table), self.folder, source, layout=layout)
 
