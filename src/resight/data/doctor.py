@@ -7,7 +7,7 @@ what the labels, splits, roles and cameras allow (labels.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -104,35 +104,53 @@ def examine(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     near: bool = True,
+    files: bool = True,
 ) -> Report:
     """Look for everything that would break a run on `images` or falsify its numbers.
 
     Every file is read and decoded once, in `workers` threads (default: one a processor); the
     report does not depend on their number. `progress(done, total)` counts rows. `near=False`
-    leaves out the search for pictures that look the same without being the same bytes.
+    leaves out the search for pictures that look the same without being the same bytes;
+    `files=False` looks at the table alone.
     """
+    if not files:
+        return _report(images, None, [])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; ours say it in order
         seen = inspect(images, workers=workers, progress=progress)
         findings = [*_files(seen), *_duplicates(images, seen, near)]
-    findings += label_findings(images)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return _report(images, seen, findings)
+
+
+def _report(images: ImageSet, seen: Inspection | None, findings: list[Finding]) -> Report:
+    """The report of what was found in the files, with what the labels say."""
     table = images.table
-    _, first = np.unique(seen.file, return_index=True)
-    formats = np.unique(seen.format[first][seen.format[first] >= 0], return_counts=True)
+    if len(images):
+        findings = [*findings, *label_findings(images)]
+    files, formats, sizes = 0, {}, {}
+    if seen is not None:
+        _, first = np.unique(seen.file, return_index=True)
+        counts = np.unique(seen.format[first][seen.format[first] >= 0], return_counts=True)
+        formats = {NAMES[k]: int(count) for k, count in zip(*counts, strict=True)}
+        files, sizes = len(first), _sizes(seen.size[first][seen.problem[first] == 0])
     return Report(
-        findings=findings,
+        findings=by_severity(findings),
         images=len(images),
-        files=len(first),
+        files=files,
         objects=table["object"].drop_nulls().n_unique(),
         cameras=table["camera"].drop_nulls().n_unique(),
         splits=_counts(table["split"]),
         roles=_counts(table["role"]),
-        formats={NAMES[k]: int(count) for k, count in zip(*formats, strict=True)},
-        sizes=_sizes(seen.size[first][seen.problem[first] == 0]),
-        reasons=seen.reasons,
+        formats=formats,
+        sizes=sizes,
+        reasons={} if seen is None else seen.reasons,
         paths=table["path"],
     )
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors first, then warnings; else in their order."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _counts(values: pl.Series) -> dict[str, int]:

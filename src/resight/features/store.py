@@ -119,7 +119,7 @@ class Features:
         info = read_record(folder)
         if not info.get("complete"):
             raise UserError(f"{folder}: not finished; {AGAIN}")
-        images = _read_images(folder / IMAGES, info)
+        images = read_images(folder, info)
         shards, bad = [], []
         for number in range(info["shards"]):
             shards.append(open_shard(folder, number, info, len(images)))
@@ -149,8 +149,9 @@ def shard_sums(info: dict[str, Any], numbers: Iterable[int]) -> dict[str, str]:
     return sums_in(info, map(shard_name, numbers))
 
 
-def _read_images(path: Path, info: dict[str, Any]) -> ImageSet:
-    """The image set that `embed_images` wrote."""
+def read_images(folder: Path, info: dict[str, Any]) -> ImageSet:
+    """The image set that `embed_images` wrote. Raises UserError when it is absent or damaged."""
+    path = folder / IMAGES
     if path.is_file():
         remedy = f"{AGAIN}, or give a table of your own with --data"
         verify(path.parent, sums_in(info, [IMAGES]), remedy)
