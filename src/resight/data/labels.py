@@ -92,8 +92,8 @@ def _spelling(images: ImageSet) -> Iterator[Finding]:
         if groups:
             text = (
                 f"names of one {column}, or of several? They differ in writing only (zeros in "
-                f"front, .0, capitals, spaces, accents); each counts as a {column} of its own; "
-                "write them alike if they are one"
+                f"front, .0, capitals, spaces, accents) and count as different; write them alike "
+                "if they are one"
             )
             rows = names.is_in([name for group in groups for name in group]).arg_true().to_list()
             shown = [[told_apart(name) for name in group] for group in groups]
