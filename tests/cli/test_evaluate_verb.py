@@ -127,6 +127,19 @@ def test_a_benchmark_by_its_protocols_as_far_as_its_lists_go(tmp_path: Path, eva
     assert status == 2 and "nothing to evaluate" in err
 
 
+def test_collapsed_features_are_told(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", *map(str, features_of(here)), "--out", str(here / "out")]
+    for bad in (False, True):
+        if bad:
+            np.save(here / "features.npy", np.ones((6, 8), np.float32))
+        assert resight(*words) == 0
+        out = capfd.readouterr().out
+        assert ("note: collapsed: all similarities are alike" in out) == bad
+        assert ("ollapsed: all similarities" in (here / "out" / "report.html").read_text()) == bad
+        stored = json.loads((here / "out" / "scores.json").read_text())
+        assert [one["collapsed"] for one in stored["scores"]] == [bad, bad]
+
+
 def test_memory_changes_no_digit(here: Path, evaluate: Say) -> None:
     words = ["--features", here / "features.npy", "--data", here / "set.csv"]
     assert evaluate(*words)[1] == evaluate(*words, "--memory", 16)[1]
@@ -401,6 +414,11 @@ def test_a_features_folder_again(here: Path, shapes: Path, model: Path, evaluate
     vectors = np.load(shard)
     vectors[3] = vectors[59]
     np.save(shard, vectors)
+    status, _, err = evaluate("--from", here / "out")
+    assert status == 2 and "shard-00000.npy: damaged" in err
+    record = json.loads((folder / "features.json").read_text())
+    del record["sums"]  # as older versions wrote it: then the digits tell
+    (folder / "features.json").write_text(json.dumps(record))
     status, again, _ = evaluate("--from", here / "out")
     assert status == 1 and not again["same"] and again["differences"]
 

@@ -181,7 +181,9 @@ def test_sheet_draws_readable_and_unreadable_images(
 ) -> None:
     images, _ = broken
     report = examine(images, near=False)
-    tiles = write_sheet(report, images, tmp_path / "check.png", limit=2)
+    told: list[str] = []
+    tiles = write_sheet(report, images, tmp_path / "check.png", limit=2, tell=told.append)
+    assert len(told) == 1 and " photos on the sheet are gone" in told[0] and "gone.png)" in told[0]
     serious = [f for f in report.findings if f.severity != "info"]
     assert tiles == sum(min(2, len(f.rows)) for f in serious)
     assert Image.open(tmp_path / "check.png").width > 300

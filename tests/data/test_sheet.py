@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resight.data.sheet import PLAIN, RIGHT, WRONG, Tile, contact_sheet
+from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, Tile, contact_sheet
 
 PAD, FRAME, TEXT = 6, 4, 14
 
@@ -70,6 +70,25 @@ def test_an_unreadable_picture_says_so():
     sheet = contact_sheet([[Tile(None, frame=WRONG)]])
     inside = np.asarray(sheet)[PAD + FRAME : PAD + FRAME + 128, PAD + FRAME : PAD + FRAME + 128]
     assert (inside == 0xEE).all(2).mean() > 0.9 and (inside < 0xC0).any()
+
+
+def test_a_file_that_is_gone_says_so_and_is_counted(tmp_path):
+    plain("#ff0000").save(tmp_path / "here.png")
+    (tmp_path / "text.png").write_text("no picture")
+    opener = Opener(64)
+    tiles = [
+        opener.tile(tmp_path / name, None, name, None)
+        for name in ("here.png", "gone.png", "text.png", "deep/gone.png", "gone.png")
+    ]
+    assert [tile.picture is None for tile in tiles] == [False, True, True, True, True]
+    words = [tile.why for tile in tiles]
+    assert words[1:] == ["file is gone", "not readable", "file is gone", "file is gone"]
+    first = tmp_path / "gone.png"
+    (line,) = opener.notes()
+    assert line.startswith("2 of the 4 photos") and f"(the first: {first})" in line
+    sheets = [np.asarray(contact_sheet([[Tile(None, why=why)]])) for why in words[1:3]]
+    assert (sheets[0] != sheets[1]).any()
+    assert Opener().notes() == []
 
 
 def test_a_sheet_of_nothing():

@@ -340,7 +340,8 @@ def test_all_errors_come_at_once(abc):
         ("path,object\na.png,1\nb.png,1,2\n", "FILE: can't be read as csv: line 3 has 3 values"),
         ("path,object\na.png,é\n".encode("latin-1"), "FILE: not UTF-8 text"),
         (b"path,object\n" + b"a.png,1\n" * 3000 + b"b.png,\xe9\n", "not UTF-8 text"),
-        ("path,object\na.png,é\n".encode("utf-16"), "FILE: not UTF-8 text"),
+        ("path,object\na.png,é\n".encode("utf-16")[:-1], "FILE: not UTF-16 text"),
+        ("path\tobject\na.png\t1\t2\n".encode("utf-16"), "csv: line 2 has 3 values"),
     ],
 )
 def test_tables_that_are_refused(abc, text, message):

@@ -101,6 +101,7 @@ def test_what_the_papers_say():
         assert hard.positives == ("hard",) and set(hard.junk) == {"junk", "easy"}
         for one in (easy, medium, hard):
             assert one.ap == "trapezoidal" and one.size == 1024 and one.crop == "box"
+            assert one.precisions == (1, 5, 10)
             assert one.scales == pytest.approx((1, 0.7071, 0.5), abs=1e-4)
     for usage in ("public", "private"):
         one = of(f"gldv2-{usage}")

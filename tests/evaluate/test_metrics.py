@@ -20,6 +20,7 @@ from resight.evaluate.catalogue import protocol as named
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr, offsets
 from resight.evaluate.ranks import Ranks, positive_ranks
+from resight.evaluate.records.record import by_query
 from resight.evaluate.scores import evaluate
 from vectors import angles
 
@@ -122,6 +123,50 @@ def test_the_table_from_features_and_a_protocol(kind, at, divisor, value):
     assert scores.per_query["first_rank"].item() == 2 and scores.per_query["gallery"].item() == 15
 
 
+def test_precisions_of_revisitop_by_hand():
+    ranks = ranks_of(WORKED, [1, 2], [], [3], [20])
+    for k, expected in {
+        1: [0, 1, np.nan, 0, 0],
+        5: [2 / 5, 1, np.nan, 1 / 3, 0],
+        10: [3 / 10, 1, np.nan, 1 / 3, 0],
+        20: [5 / 12, 1, np.nan, 1 / 3, 1 / 20],
+    }.items():
+        np.testing.assert_allclose(metrics.precision_at(ranks, k), expected, rtol=1e-15)
+
+
+def test_precisions_beside_the_map_of_revisitop():
+    """Nearest first: easy, wrong, junk, hard, easy; junk and what is not asked for are removed."""
+    names = ["e1", "w", "j", "h", "e2"]
+    lists = {"easy": ["e1", "e2"], "hard": ["h"], "junk": ["j"]}
+    table = pl.DataFrame(
+        {
+            "path": [f"{i}.jpg" for i in range(6)],
+            "name": ["q", *names],
+            "role": ["query"] + ["gallery"] * 5,
+            "split": "test",
+            **{key: [value] + [None] * 5 for key, value in lists.items()},
+        }
+    )
+    images = ImageSet(normalise(table), Path("."))
+    expected = {
+        "easy": (1, 2 / 3, 2 / 3),  # e1 w e2
+        "medium": (1, 3 / 4, 3 / 4),  # e1 w h e2
+        "hard": (0, 1 / 2, 1 / 2),  # w h
+    }
+    for setting, values in expected.items():
+        protocol = named(f"roxford5k-{setting}")
+        scores = evaluate(angles(0, 1, 2, 3, 4, 5), images, protocol=protocol)
+        summary = scores.summary()
+        for k, value in zip((1, 5, 10), values, strict=True):
+            assert summary[f"mP@{k}"] == pytest.approx(value, abs=1e-15)
+            assert scores.per_query[f"P@{k}"].item() == pytest.approx(value, abs=1e-15)
+        assert scores.names().index("mP@1") > 0 and "mP@10" in summary["intervals"]
+        by_itself = by_query(scores.per_query, "mP@5")
+        assert by_itself is not None and by_itself[0] == pytest.approx(values[1])
+    plain = replace(named("roxford5k-easy"), precisions=())
+    assert "mP@1" not in evaluate(angles(0, 1, 2, 3, 4, 5), images, protocol=plain).names()
+
+
 def values_of(ranks: Ranks, k: int, gains: np.ndarray) -> dict[str, np.ndarray]:
     """All per-query metrics; gains: of each gallery row."""
     own = gains[ranks.index]
@@ -132,6 +177,7 @@ def values_of(ranks: Ranks, k: int, gains: np.ndarray) -> dict[str, np.ndarray]:
         "hit_at": metrics.hit_at(ranks, k),
         "recall_at": metrics.recall_at(ranks, k),
         "inp": metrics.inverse_negative_penalty(ranks),
+        "precision_at": metrics.precision_at(ranks, k),
         "ndcg": metrics.ndcg(ranks),
         "ndcg_at": metrics.ndcg(ranks, at=k),
         "ndcg_graded": metrics.ndcg(ranks, own),
@@ -156,6 +202,7 @@ def slow_values(hits: list[bool], k: int, graded: list[float]) -> dict[str, floa
         "hit_at": slow.hit_at(hits, k),
         "recall_at": slow.recall(hits, k),
         "inp": slow.inverse_negative_penalty(hits),
+        "precision_at": slow.precision_of_revisitop(hits, k),
         "ndcg": slow.ndcg(hits, plain),
         "ndcg_at": slow.ndcg(hits, plain, k),
         "ndcg_graded": slow.ndcg(hits, graded),

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.damage import flip
 
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
@@ -106,7 +107,10 @@ def test_the_vectors_stay_on_disk(folder):
 
 def test_the_photos_need_not_be_there_any_more(folder):
     images = pl.read_parquet(folder / "images.parquet")
-    images.with_columns("/gone/" + pl.col("path")).write_parquet(folder / "images.parquet")
+    images.with_columns(path="/gone/" + pl.col("path")).write_parquet(folder / "images.parquet")
+    with pytest.raises(UserError, match=r"images.parquet: damaged, not what .*--data"):
+        Features.load(folder)
+    without_sums(folder)
     loaded = Features.load(folder)
     assert loaded.shape == (180, 96)
     assert loaded.images.objects() == sorted(images["object"].unique())
@@ -132,6 +136,7 @@ def test_the_photos_need_not_be_there_any_more(folder):
         (lambda f: (f / "features.json").write_text("{"), "features.json: not valid JSON"),
         (lambda f: (f / "features.json").unlink(), "a features folder was expected here"),
         (lambda f: (f / "images.parquet").write_bytes(b"PAR1"), "images.parquet: damaged"),
+        (lambda f: flip(f / "images.parquet", -2000), "images.parquet: damaged"),
         (lambda f: (f / "images.parquet").unlink(), "images.parquet: damaged"),
     ],
 )
@@ -140,6 +145,35 @@ def test_damage_is_one_clear_line(folder, damage, text):
     with pytest.raises(UserError) as error:
         Features.load(folder)
     assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def without_sums(folder: Path) -> None:
+    """As versions before checksums wrote it."""
+    record = json.loads((folder / "features.json").read_text())
+    del record["sums"]
+    (folder / "features.json").write_text(json.dumps(record))
+
+
+def test_a_flipped_bit_is_told_where_all_is_read(folder):
+    whole = np.asarray(Features.load(folder, check=True)).copy()
+    flip(folder / "shard-00001.npy")
+    assert not np.array_equal(np.asarray(Features.load(folder)), whole)
+    with pytest.raises(UserError) as error:
+        Features.load(folder, check=True)
+    assert "shard-00001.npy: damaged, not what was written" in str(error.value)
+    assert "run the same 'resight embed' again" in str(error.value)
+    without_sums(folder)
+    assert Features.load(folder, check=True).shape == whole.shape
+
+
+def test_bytes_too_many_and_another_type_are_told(folder):
+    with (folder / "shard-00001.npy").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"shard-00001.npy: of another size or type"):
+        Features.load(folder)
+    np.save(folder / "shard-00001.npy", np.load(folder / "shard-00000.npy").astype(np.float16))
+    with pytest.raises(UserError, match=r"shard-00001.npy: of another size or type"):
+        Features.load(folder)
 
 
 def test_unfinished_features_are_not_opened(folder):

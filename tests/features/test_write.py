@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from tests.damage import flip
 from tests.pictures import encoded, picture
 
 from resight.data.imageset import ImageSet, normalise
@@ -227,13 +228,26 @@ def test_not_one_usable_image(embedder, mixed, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_shard_does_not_cost_the_others(embedder, crops, tmp_path):
+def test_a_damaged_shard_is_made_anew_and_does_not_cost_the_others(
+    embedder, crops, whole, tmp_path
+):
     out = tmp_path / "f"
     embed_images(embedder, crops, out, options=OPTIONS)
     (out / "shard-00001.npy").write_bytes(b"")
-    with pytest.raises(UserError, match="damaged shard"):
-        embed_images(embedder, crops, out, options=OPTIONS)
-    assert (out / "shard-00000.npy").is_file() and (out / "shard-00002.npy").is_file()
+    flip(out / "shard-00002.npy")
+    kept, told = (out / "shard-00000.npy").stat().st_mtime_ns, []
+    features = embed_images(embedder, crops, out, options=OPTIONS, tell=told.append)
+    assert equal(features, whole) and equal(Features.load(out, check=True), whole)
+    assert (out / "shard-00000.npy").stat().st_mtime_ns == kept
+    assert len(told) == 2 and "shard-00002.npy: damaged" in told[1] and "anew" in told[1]
+
+
+def test_a_damaged_table_is_written_anew(embedder, crops, tmp_path):
+    out = tmp_path / "f"
+    embed_images(embedder, crops, out, options=OPTIONS)
+    (out / "images.parquet").write_bytes(b"PAR1")
+    features = embed_images(embedder, crops, out, options=OPTIONS)
+    assert features.images.table.drop("path").equals(crops.table.drop("path"))
 
 
 def test_an_image_mended_in_place_is_no_longer_marked(embedder, tmp_path):

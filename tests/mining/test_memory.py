@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.damage import flip
 
 from resight.errors import UserError
 from resight.losses.mined import memory_contrastive
@@ -359,3 +360,36 @@ def test_killed_at_any_moment_it_goes_back_exactly(tmp_path):
         for name in copies[:-1]:
             shutil.rmtree(tmp_path / f"at {name}")
     assert len(seen) > 2
+
+
+@pytest.mark.parametrize("kind", ["augmented", "plain"])
+def test_a_flipped_bit_is_told_when_going_back(tmp_path, kind):
+    memory = bank(tmp_path)
+    memory.write(np.arange(9), augmented=vectors(9), plain=vectors(9)[::-1])
+    name = memory.checkpoint()
+    memory.write(np.arange(4), augmented=vectors(9)[5:], plain=vectors(9)[5:])
+    memory.restore(name)
+    slot = int(memory.slots[6])
+    path = tmp_path / "memory" / f"{kind}.npy"
+    flip(path, 128 + slot * 2 * memory.dim)
+    with pytest.raises(UserError, match=rf"{kind}\.npy: damaged, .* \(slot {slot}\); delete"):
+        MemoryBank.open(tmp_path / "memory").restore(name)
+    flip(path, 128 + slot * 2 * memory.dim)
+    flip(path, 128 + int(memory.slots[10]) * 2 * memory.dim)  # nothing was written there
+    MemoryBank.open(tmp_path / "memory").restore(name)
+
+
+def test_a_memory_without_checksums_opens_still(tmp_path):
+    memory = bank(tmp_path)
+    memory.write(np.arange(9), plain=vectors(9))
+    (tmp_path / "memory" / "sums.npy").unlink()
+    old = MemoryBank.open(tmp_path / "memory")
+    name = old.checkpoint()
+    old.write(np.arange(3), plain=vectors(9)[6:])
+    old.restore(name)
+    np.testing.assert_array_equal(
+        old.read(np.arange(9), "plain"), memory.read(np.arange(9), "plain")
+    )
+    (tmp_path / "memory" / "sums.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"sums\.npy: damaged"):
+        MemoryBank.open(tmp_path / "memory")

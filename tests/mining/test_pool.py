@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.damage import flip
 from tests.mining.test_neighbours import rows
 from tests.oracles import neighbours as oracle
 
@@ -145,6 +146,20 @@ def test_damage_is_told(name, tmp_path):
         Pool.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["neighbours.npy", "verified-similarities.npy", "inliers.npy"])
+def test_a_flipped_bit_is_told(name, tmp_path):
+    pool = build_pool(rows(50), tmp_path, k=5, block=16)
+    assert same(Pool.load(tmp_path), pool)
+    add_inliers(pool, tmp_path, count, top=3, min_similarity=-1, weight=1, cap=9)
+    flip(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: damaged, not what was written.*delete"):
+        Pool.load(tmp_path)
+    record = json.loads((tmp_path / "pool.json").read_text())
+    del record["sums"], record["verified"]["sums"]  # as older versions wrote it
+    (tmp_path / "pool.json").write_text(json.dumps(record))
+    assert len(Pool.load(tmp_path)) == 50
+
+
 _CHILD = """
 import sys, time
 import numpy as np
@@ -183,6 +198,7 @@ def test_killed_and_started_again_gives_the_same(tmp_path):
         progress=lambda done, total: seen.append(done),
     )
     assert same(pool, build_pool(rows(500), k=7)) and same(pool, Pool.load(out))
+    assert len(pool.info["sums"]) == 2  # over what was there before, too
     assert seen == [256, 320, 384, 448, 500] and "192 of 500 images are done already" in told[0]
 
 

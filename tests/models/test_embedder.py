@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.damage import flip
 from tests.pictures import encoded, picture
 from torch.nn import functional as F
 
@@ -233,6 +234,8 @@ def broken(saved: Path, change: str) -> None:
         weights.unlink()
     elif change == "weights cut":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif change == "a bit flipped":
+        flip(weights)
     elif change == "weights empty":
         weights.write_bytes(b"")
     else:
@@ -251,6 +254,7 @@ def broken(saved: Path, change: str) -> None:
         ("other model", "model.safetensors: damaged or of another model"),
         ("weights gone", "model.safetensors: not found"),
         ("weights cut", "model.safetensors: damaged"),
+        ("a bit flipped", "model.safetensors: damaged, not what was written"),
         ("weights empty", "model.safetensors: damaged"),
     ],
 )
@@ -259,6 +263,33 @@ def test_a_damaged_folder_is_one_clear_line(saved, change, text):
     with pytest.raises(UserError) as error:
         Embedder.load(saved)
     assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_embedder_without_a_checksum_opens_still(saved):
+    content = json.loads((saved / "embedder.json").read_text())
+    del content["sha256"]
+    (saved / "embedder.json").write_text(json.dumps(content))
+    flip(saved / "model.safetensors")
+    Embedder.load(saved)
+
+
+@pytest.mark.parametrize("after", ["model.safetensors", "README.md"])
+def test_killed_while_saving_anew_it_opens_still(embedder, saved, monkeypatch, after):
+    """The weights may be the new ones, and the checksum must not be that of the old."""
+    other = copy.deepcopy(embedder)
+    with torch.no_grad():
+        other.neck.weight[0] = 2
+    real = os.replace
+
+    def stop(source, target):
+        real(source, target)
+        if Path(target).name == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stop)
+        other.save(saved)
+    assert Embedder.load(saved).fingerprint() == other.fingerprint()
 
 
 def test_what_is_no_embedder(tmp_path):

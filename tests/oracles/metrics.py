@@ -90,6 +90,15 @@ def cmc(lists: Sequence[Hits], length: int) -> list[float]:
     return [sum(any(hits[:k]) for hits in asked) / len(asked) for k in range(1, length + 1)]
 
 
+def precision_of_revisitop(hits: Hits, k: int) -> float:
+    """As in the released code: `kq = min(max(pos), k)`, `(pos <= kq).sum() / kq`, places from 1."""
+    positions = [place for place, hit in enumerate(hits, start=1) if hit]
+    if not positions:
+        return NONE
+    end = min(max(positions), k)
+    return sum(place <= end for place in positions) / end
+
+
 def inverse_negative_penalty(hits: Hits) -> float:
     """The precision at the last positive."""
     last = max((k for k, hit in enumerate(hits, start=1) if hit), default=0)

@@ -143,7 +143,10 @@ def test_the_sheet(tmp_path, ending, kind):
 
     hits = [hit(1, "a"), hit(2, "b"), hit(3, "c", str(tmp_path / "gone.png"))]
     answers = [Answer(path, "a", None, hits), Answer(path, None, None, hits[:1])]
-    out = write_sheet(answers, tmp_path / f"sheet.{ending}", tile=64)
+    told: list[str] = []
+    out = write_sheet(answers, tmp_path / f"sheet.{ending}", tile=64, tell=told.append)
+    assert len(told) == 1 and "1 of the 2 photos on the sheet are gone" in told[0]
+    assert f"(the first: {tmp_path / 'gone.png'}); index them where they are now" in told[0]
     with Image.open(out) as sheet:
         assert sheet.format == kind
         # A cell: the tile, 4 of frame and 6 of space around it, two lines of 14 below.

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.damage import flip
 
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet, normalise
@@ -293,6 +294,8 @@ def change(path: Path, **values: object) -> None:
         (lambda g: np.save(g / "vectors.npy", np.eye(3)[:, :2]), "sizes differ"),
         (lambda g: np.save(g / "vectors.npy", np.eye(3)[:2]), "sizes differ"),
         (lambda g: np.save(g / "vectors.npy", np.array([{}, {}])), "damaged gallery"),
+        (lambda g: flip(g / "vectors.npy", -1), "vectors.npy: damaged, .*resight index"),
+        (lambda g: np.save(g / "vectors.npy", np.eye(2, dtype="f4")[::-1]), "vectors.npy: damaged"),
     ],
 )
 def test_damage_is_one_clear_line(tmp_path, damage, text):
@@ -301,6 +304,15 @@ def test_damage_is_one_clear_line(tmp_path, damage, text):
     with pytest.raises(UserError, match=text) as error:
         Gallery.load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_gallery_without_checksums_opens_still(tmp_path):
+    folder = Gallery().add(features(np.eye(2), ["a", "b"])).save(tmp_path / "g")
+    record = json.loads((folder / "gallery.json").read_text())
+    del record["sums"]
+    (folder / "gallery.json").write_text(json.dumps(record))
+    flip(folder / "vectors.npy", -1)
+    assert len(Gallery.load(folder)) == 2
 
 
 def test_a_copied_gallery_works_elsewhere(shop, tmp_path):

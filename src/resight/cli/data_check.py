@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from resight.data.doctor import Finding, Report
 
 _EXAMPLES = 3
+_NAMED = 10
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def check(
-    images: Annotated[Path, typer.Argument(help=IMAGES_HELP)],
+    images: Annotated[Path, typer.Argument(help=IMAGES_HELP + " Or a features folder.")],
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     unlabelled: Annotated[
@@ -41,8 +42,9 @@ def check(
     """Find what is wrong with an image set before a long run does.
 
     Looks for files that can't be read, pictures that come twice (also across splits), objects
-    and queries without a match, and cameras that are none. Exits with status 0 when there are
-    no errors, 1 when there are, 2 when it can't run.
+    and queries without a match, and cameras that are none. Of a features folder (from 'resight
+    embed') the vectors are checked too: damaged files, another embedder, collapsed features.
+    Exits with status 0 when there are no errors, 1 when there are, 2 when it can't run.
 
     Examples:
 
@@ -51,24 +53,37 @@ def check(
       resight data check index.csv --columns object=sku --sheet check.png
 
       resight data check index.csv --json --strict > check.json
+
+      resight data check features/shop
     """
+    from dataclasses import replace
     from time import monotonic
 
     from resight.cli.common import note, parse_columns, print_json, progress_bar
-    from resight.data.doctor import examine, write_sheet
+    from resight.data.doctor import by_severity, examine, write_sheet
     from resight.data.sources import load_images
+    from resight.features.check import check_features
+    from resight.features.store import is_features
 
     if sheet is not None and sheet.suffix.lower() != ".png":  # not after an hour's work
         raise UserError(f"--sheet {sheet}: give a name that ends in .png")
-    image_set = load_images(
-        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
-    )
-    start = monotonic()
+    start, there = monotonic(), True
+    stored: list[Finding] = []
+    if is_features(images):
+        stored, image_set = check_features(images)
+        there = any(path.is_file() for path in image_set.full_paths())
+        if not there:
+            note(f"{images}: the photos are not there any more; only the features are checked")
+    else:
+        image_set = load_images(
+            images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
+        )
     with progress_bar("checking", len(image_set)) as advance:
-        report = examine(image_set, workers=workers, progress=advance, near=near)
+        report = examine(image_set, workers=workers, progress=advance, near=near, files=there)
+    report = replace(report, findings=by_severity([*stored, *report.findings]))
     seconds = monotonic() - start
     if sheet is not None:
-        write_sheet(report, image_set, sheet)
+        write_sheet(report, image_set, sheet, tell=note)
     if json_:
         print_json({"source": image_set.source, **report.to_json(), "sheet": _text(sheet)})
     else:
@@ -119,6 +134,10 @@ def _examples(report: Report, finding: Finding) -> list[str]:
     """The first few paths of a finding, with the reason or the other path of the pair."""
     if finding.severity == "info" and not finding.partners:
         return []
+    if finding.names:
+        lines = [" / ".join(group) for group in finding.names[:_NAMED]]
+        more = len(finding.names) - _NAMED
+        return [*lines, f"and {more:,} more"] if more > 0 else lines
     lines = []
     for number, row in enumerate(finding.rows[:_EXAMPLES]):
         line = str(report.paths[row])

@@ -55,6 +55,7 @@ def embed(
     )
     from resight.data.sources import load_images
     from resight.errors import UserError
+    from resight.features.collapsed import NOTE, collapsed
     from resight.features.compute import EmbedOptions
     from resight.features.write import embed_images
     from resight.models.open import open_embedder
@@ -76,8 +77,11 @@ def embed(
             dtype=dtype,  # type: ignore[arg-type]
             options=options,
             progress=advance,
+            tell=note,
             force=force,
         )
     report_skipped(features.info.get("skipped", []))
     note(f"{len(features):,} x {features.shape[1]} {features.dtype}")
+    if collapsed(features, features.valid.nonzero()[0]):
+        note(NOTE)
     print(out)

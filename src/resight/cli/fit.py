@@ -140,10 +140,12 @@ def _to_images(
 
 def _to_features(folder: str, wish: Any, unlabelled: bool, seed: int) -> Fitted:
     from resight.features.store import Features
+    from resight.features.write import require_made_by
     from resight.models.embedder import Embedder
     from resight.train.fitting import fit as fitting
 
-    features, embedder = Features.load(folder), Embedder.load(folder)
+    features, embedder = Features.load(folder, check=True), Embedder.load(folder)
+    require_made_by(features, embedder, "this")
     plan = _planned(embedder, features.images, unlabelled, seed)
     return fitting.fit_features(embedder, features, plan, wish=wish)
 

@@ -61,7 +61,7 @@ def index(
     if is_features(model):
         if images is not None:
             raise UserError(f"{model}: features bring their own images; leave IMAGES out")
-        features = Features.load(model)
+        features = Features.load(model, check=True)
         embedder = Embedder.load(model)
         if not all_rows:
             features = features.rows(gallery_rows(features.images))

@@ -51,7 +51,7 @@ def search(
     images = load_queries(queries, limit, parse_columns(columns))
     answers = ask(opened, images, k, strict=strict, tell=note)
     if sheet is not None:
-        write_sheet(answers, sheet)
+        write_sheet(answers, sheet, tell=note)
     if json_:
         content = {"level": opened.level, "gallery": len(opened)}
         print_json(content | {"queries": [answer.to_dict() for answer in answers]})

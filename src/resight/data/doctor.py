@@ -7,7 +7,7 @@ what the labels, splits, roles and cameras allow (labels.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from resight.data import duplicates
-from resight.data.decode import BadImage, decode
+from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.data.inspect import NAMES, PROBLEMS, TRAITS, Array, Inspection, inspect, thumbnail
 from resight.data.labels import Finding, label_findings
@@ -88,6 +88,8 @@ class Report:
             "rows": rows,
             "paths": self.paths.gather(rows).to_list(),
         }
+        if finding.names:
+            content["names"] = finding.names
         if partners:
             content["partners"] = partners
             content["partner_paths"] = self.paths.gather(partners).to_list()
@@ -102,35 +104,53 @@ def examine(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     near: bool = True,
+    files: bool = True,
 ) -> Report:
     """Look for everything that would break a run on `images` or falsify its numbers.
 
     Every file is read and decoded once, in `workers` threads (default: one a processor); the
     report does not depend on their number. `progress(done, total)` counts rows. `near=False`
-    leaves out the search for pictures that look the same without being the same bytes.
+    leaves out the search for pictures that look the same without being the same bytes;
+    `files=False` looks at the table alone.
     """
+    if not files:
+        return _report(images, None, [])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; ours say it in order
         seen = inspect(images, workers=workers, progress=progress)
         findings = [*_files(seen), *_duplicates(images, seen, near)]
-    findings += label_findings(images)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return _report(images, seen, findings)
+
+
+def _report(images: ImageSet, seen: Inspection | None, findings: list[Finding]) -> Report:
+    """The report of what was found in the files, with what the labels say."""
     table = images.table
-    _, first = np.unique(seen.file, return_index=True)
-    formats = np.unique(seen.format[first][seen.format[first] >= 0], return_counts=True)
+    if len(images):
+        findings = [*findings, *label_findings(images)]
+    files, formats, sizes = 0, {}, {}
+    if seen is not None:
+        _, first = np.unique(seen.file, return_index=True)
+        counts = np.unique(seen.format[first][seen.format[first] >= 0], return_counts=True)
+        formats = {NAMES[k]: int(count) for k, count in zip(*counts, strict=True)}
+        files, sizes = len(first), _sizes(seen.size[first][seen.problem[first] == 0])
     return Report(
-        findings=findings,
+        findings=by_severity(findings),
         images=len(images),
-        files=len(first),
+        files=files,
         objects=table["object"].drop_nulls().n_unique(),
         cameras=table["camera"].drop_nulls().n_unique(),
         splits=_counts(table["split"]),
         roles=_counts(table["role"]),
-        formats={NAMES[k]: int(count) for k, count in zip(*formats, strict=True)},
-        sizes=_sizes(seen.size[first][seen.problem[first] == 0]),
-        reasons=seen.reasons,
+        formats=formats,
+        sizes=sizes,
+        reasons={} if seen is None else seen.reasons,
         paths=table["path"],
     )
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors first, then warnings; else in their order."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _counts(values: pl.Series) -> dict[str, int]:
@@ -187,26 +207,29 @@ def _duplicates(images: ImageSet, seen: Inspection, near: bool) -> Iterator[Find
                 yield Finding(f"{name}-{kind}", severity, len(rows), text, rows, partners)
 
 
-def write_sheet(report: Report, images: ImageSet, path: Path, limit: int = 24) -> int:
+def write_sheet(
+    report: Report,
+    images: ImageSet,
+    path: Path,
+    limit: int = 24,
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
     """Draw the errors and warnings that concern images as a contact sheet; how many tiles.
 
     At most `limit` tiles a finding, eight a row; duplicates stand beside their partners, a file
-    that can't be read is an empty tile. Raises UserError when `path` is no .png.
+    that can't be read is an empty tile, and `tell` is told of files that are gone. Raises UserError
+    when `path` is no .png.
     """
-    from resight.data.sheet import PLAIN, WRONG, Tile, contact_sheet
+    from resight.data.sheet import PLAIN, WRONG, Opener, Tile, contact_sheet
 
     if path.suffix.lower() != ".png":
         raise UserError(f"--sheet {path}: give a name that ends in .png")
-    table = images.table.select("path", "box")
+    table, opener = images.table.select("path", "box"), Opener()
 
     def tile(row: int, finding: Finding, note: str) -> Tile:
         name, box = table.row(row)
-        try:
-            picture = decode(images.root / name, box=box, target=(128, 128))
-        except BadImage:
-            picture = None
         frame = WRONG if finding.severity == "error" else PLAIN
-        return Tile(picture, f"{finding.code}\n{note}{name}", frame)
+        return opener.tile(images.root / name, box, f"{finding.code}\n{note}{name}", frame)
 
     rows: list[list[Tile]] = []
     for finding in report.findings:
@@ -226,4 +249,6 @@ def write_sheet(report: Report, images: ImageSet, path: Path, limit: int = 24) -
     title = f"{images.source}: " + (f"{total} suspicious" if total else "nothing suspicious")
     with atomic_path(path) as temporary:
         contact_sheet(rows, title=title).save(temporary, "PNG")
+    for line in opener.notes():
+        tell(line)
     return total

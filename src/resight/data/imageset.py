@@ -21,7 +21,8 @@ _SYNONYMS = {
     "role": {"query": "query", "gallery": "gallery", "both": "both"},
 }
 ROLES = ("query", "gallery", "both")
-LAYOUT_KEY = "resight.layout"  # in the metadata of a Parquet file of ours
+# In the metadata of a Parquet file of ours: the benchmark's layout, the folder it was written in.
+LAYOUT_KEY, PLACE_KEY = "resight.layout", "resight.place"
 SCHEMA: dict[str, pl.DataType] = {
     "path": pl.String(),
     "object": pl.String(),
@@ -92,11 +93,15 @@ class ImageSet:
         return digest.hexdigest()
 
     def write(self, path: Path) -> Path:
-        """Write the table as Parquet with absolute paths, so that it can lie anywhere."""
+        """Write the table as Parquet with absolute paths, so that it can lie anywhere.
+
+        Where it is written stands in it too: see places.py.
+        """
         absolute = pl.Series("path", [str(p.absolute()) for p in self._paths], dtype=pl.String)
         with atomic_path(path) as temporary:
             self.table.with_columns(absolute).write_parquet(
-                temporary, metadata={LAYOUT_KEY: self.layout}
+                temporary,
+                metadata={LAYOUT_KEY: self.layout, PLACE_KEY: str(path.parent.absolute())},
             )
         return path
 

@@ -9,13 +9,15 @@ import numpy as np
 import polars as pl
 
 from resight.data.imageset import ImageSet
+from resight.data.spelling import spellings, told_apart
 
 
 @dataclass(frozen=True)
 class Finding:
     """One kind of thing found: `count` of `unit`s, and the rows of the image set concerned.
 
-    `partners` has the other row of each pair for duplicates and is empty otherwise.
+    `partners` has the other row of each pair for duplicates and is empty otherwise; `names` the
+    groups of names where it is about names, or of files.
     """
 
     code: str
@@ -25,11 +27,13 @@ class Finding:
     rows: list[int] = field(default_factory=list)
     partners: list[int] = field(default_factory=list)
     unit: str = "images"
+    names: list[list[str]] = field(default_factory=list)
 
 
 def label_findings(images: ImageSet) -> Iterator[Finding]:
     """Everything that the labels, roles and cameras say against training or scoring."""
     yield from _labels(images)
+    yield from _spelling(images)
     yield from _queries(images)
     yield from _cameras(images)
 
@@ -78,6 +82,23 @@ def _labels(images: ImageSet) -> Iterator[Finding]:
         if empty:
             text = f"no row is of split {empty[0]}; it can't be used for that"
             yield Finding("empty-split", "info", 1, text, unit="splits")
+
+
+def _spelling(images: ImageSet) -> Iterator[Finding]:
+    """Objects and cameras that are told apart, though their names differ in writing only."""
+    for column in ("object", "camera"):
+        names = images.table[column]
+        groups = spellings(names)
+        if groups:
+            text = (
+                f"names of one {column}, or of several? They differ in writing only (zeros in "
+                f"front, .0, capitals, spaces, accents) and count as different; write them alike "
+                "if they are one"
+            )
+            rows = names.is_in([name for group in groups for name in group]).arg_true().to_list()
+            shown = [[told_apart(name) for name in group] for group in groups]
+            code = f"{column}-in-several-spellings"
+            yield Finding(code, "warning", len(groups), text, rows, unit="groups", names=shown)
 
 
 def _images_per_object(known: pl.DataFrame) -> Finding:

@@ -9,17 +9,52 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from resight.data.decode import BadImage, decode
+
 RIGHT, WRONG, PLAIN = "#1a9850", "#d73027", "#9a9a9a"
 _INK, _PAPER, _EMPTY = "#222222", "#ffffff", "#eeeeee"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet; `picture` None is drawn as an empty tile (unreadable image)."""
+    """One picture of a sheet; `picture` None is drawn as an empty tile with the word `why`."""
 
     picture: Image.Image | None
     caption: str = ""
     frame: str | None = None
+    why: str = "not readable"
+
+
+class Opener:
+    """Opens pictures for tiles, `side` pixels each, and keeps the paths that lead nowhere."""
+
+    def __init__(self, side: int = 128):
+        self._side = side
+        self._opened: dict[str, bool] = {}  # path: whether it is there
+
+    def tile(
+        self, path: str | Path, box: Sequence[float] | None, caption: str, frame: str | None
+    ) -> Tile:
+        """The tile of a file, or an empty one that says whether it is gone or not readable."""
+        there = True
+        picture, why = None, "not readable"
+        try:
+            picture = decode(path, box=box, target=(self._side, self._side))
+        except BadImage:
+            there = Path(path).exists()
+            why = why if there else "file is gone"
+        self._opened[str(path)] = there
+        return Tile(picture, caption, frame, why)
+
+    def notes(self) -> list[str]:
+        """A line on the files that are gone: how many, and the first; none where none is."""
+        gone = [path for path, there in self._opened.items() if not there]
+        if not gone:
+            return []
+        return [
+            f"{len(gone):,} of the {len(self._opened):,} photos on the sheet are gone, moved or "
+            f"deleted (the first: {gone[0]})"
+        ]
 
 
 def contact_sheet(
@@ -51,7 +86,7 @@ def _draw_tile(
     draw.rectangle(outer, fill=item.frame or _EMPTY)
     draw.rectangle((x + frame, y + frame, x + frame + tile - 1, y + frame + tile - 1), fill=_EMPTY)
     if item.picture is None:
-        draw.text((x + frame + 8, y + frame + tile // 2 - 8), "not readable", "#888888", _font(12))
+        draw.text((x + frame + 8, y + frame + tile // 2 - 8), item.why, "#888888", _font(12))
         return
     width, height = item.picture.size
     scale = tile / max(width, height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ import polars as pl
 from resight.data import layouts
 from resight.data.imageset import SCHEMA, ImageSet, check, layout_of, normalise
 from resight.data.layouts.layout import Layout
+from resight.data.places import place_of, with_moved
+from resight.data.tables import ENDINGS, read_text, with_slashes
 from resight.errors import UserError
 
 _ENDINGS = ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2"
@@ -85,9 +86,18 @@ def load_images(
     if not any(p.is_file() for p in images.full_paths()):
         raise UserError(
             f"{images.source}: none of its {len(images):,} images exists, the first would be "
-            f"{images.full_paths()[0]}; paths are relative to the file"
+            f"{images.full_paths()[0]}; {_why_gone(path)}"
         )
     return images
+
+
+def _why_gone(path: Path) -> str:
+    if path.suffix.lower() == ".parquet" and path.is_file() and place_of(path):  # one of ours
+        return (
+            "they were moved or deleted since: put them back, or give the images as they lie now "
+            "(--data)"
+        )
+    return "paths are relative to the file"
 
 
 def _from_layout(folder: Path, layout: Layout) -> ImageSet:
@@ -178,19 +188,22 @@ def _labels(path: str, unlabelled: bool) -> tuple[str | None, str | None, str | 
 
 
 def _from_file(path: Path, columns: Mapping[str, str] | None) -> ImageSet:
-    table = _read_table(path)
+    table, understood = _read_table(path)
     text = path.suffix.lower() != ".parquet"
     lines = _lines(table) if text else pl.Series(range(1, table.height + 1))
     if text:  # an empty line is no row
         full = ~table.select(pl.all_horizontal(pl.all().is_null())).to_series()
         table, lines = table.filter(full), lines.filter(full)
     table, notes = _rename(table, columns or {}, path)
+    notes = understood + notes
     if text:
         known = [name for name in SCHEMA if name in table.columns]
         table = table.with_columns(pl.col(known).str.strip_chars())
     table, errors = _parse_boxes(table, lines, notes)
     _check_types(table, path)
     table = normalise(table)
+    paths, odd = with_slashes(table["path"], path.parent)
+    table, notes = table.with_columns(paths), notes + odd
     check(table, str(path), lines, errors)
     layout = "" if text else layout_of(path)
     return ImageSet(table, path.parent, str(path), tuple(notes), layout)
@@ -218,46 +231,21 @@ def _check_types(table: pl.DataFrame, path: Path) -> None:
             raise UserError(f"{path}: column {name!r} holds {kind}; it needs {need}")
 
 
-def _read_table(path: Path) -> pl.DataFrame:
-    ending, separator = path.suffix.lower(), ","
-    try:
-        if ending == ".parquet":
-            return pl.read_parquet(path, glob=False)
-        if ending in (".csv", ".tsv", ".txt"):
-            with open(path, encoding="utf-8-sig") as file:
-                header = file.readline()
-            if not header.strip():
-                raise UserError(f"{path}: empty; a first line with the column names is needed")
-            separator = max(",;\t", key=header.count)
-            # Everything is read as text: an object named 007 keeps its zeros.
-            return pl.read_csv(path, separator=separator, infer_schema=False)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except pl.exceptions.PolarsError as error:
-        first = str(error).strip().splitlines()[0]
-        if ending != ".parquet":
-            first = _broken_line(path, separator) or first
-        raise UserError(f"{path}: can't be read as {ending[1:]}: {first}") from None
+def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
+    """The table of a file, and notes on how it was understood."""
+    ending = path.suffix.lower()
+    if ending in ENDINGS:
+        return read_text(path)
+    if ending == ".parquet":
+        try:
+            return with_moved(pl.read_parquet(path, glob=False), path), []
+        except pl.exceptions.PolarsError as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{path}: can't be read as parquet: {first}") from None
     raise UserError(
         f"{path}: a file of this kind holds no image set; "
         "give a folder, or a .csv, .tsv or .parquet file"
     )
-
-
-def _broken_line(path: Path, separator: str) -> str:
-    """What is wrong in which line of a CSV file that polars refused; "" where nothing is seen."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        try:
-            width = len(next(rows))
-            for row in rows:
-                if len(row) > width:
-                    return f"line {rows.line_num} has {len(row)} values for {width} columns"
-        except UnicodeDecodeError as error:
-            return f"not UTF-8 text ({error.reason}); save it as UTF-8"
-        except csv.Error as error:
-            return f"line {rows.line_num}: {error}"
-    return ""
 
 
 def _rename(

@@ -64,7 +64,10 @@ def _revisited() -> Iterable[Entry]:
     }
     for layout in ("roxford5k", "rparis6k"):
         for name, (positives, junk) in rules.items():
-            protocol = replace(_LANDMARKS, positives=positives, junk=junk, name=f"{layout}-{name}")
+            protocol = replace(
+                _LANDMARKS, positives=positives, junk=junk, precisions=(1, 5, 10),
+                name=f"{layout}-{name}",
+            )  # fmt: skip
             yield Entry(protocol, layout, f"{name.title()} (Radenovic et al., CVPR 2018)")
 
 

@@ -140,6 +140,19 @@ def curve_of(first: Floats, length: int) -> Floats:
     return curve
 
 
+def precision_at(ranks: Ranks, k: int) -> Floats:
+    """P@k as ROxford and RParis count it: positives among the first min(k, r_R), over that number.
+
+    Where the last positive stands within the first k, the list ends there: a query with two
+    positives at ranks 1 and 2 has P@10 = 1, not .2. Its mean is mP@k (Radenovic et al., CVPR 2018,
+    and the evaluation code of revisitop). The example at 5: .400; at 10: .300; at 20: 5 / 12.
+    """
+    last = _at(ranks, ranks.indptr[1:] - 1)
+    end = np.minimum(last, k)
+    inside = ranks.rank <= np.repeat(end, ranks.counts())
+    return _sum(ranks, inside.astype(np.float64)) / end
+
+
 def inverse_negative_penalty(ranks: Ranks) -> Floats:
     """INP = R / r_R: how much of the list up to the last positive is positives.
 

@@ -44,6 +44,7 @@ def _columns(ranks: Ranks, row_of: Ints, protocol: Protocol) -> pl.DataFrame:
             "INP": metrics.inverse_negative_penalty(ranks),
             "MAP@R": metrics.map_at_r(ranks),
             "R-precision": metrics.r_precision(ranks),
+            **{f"P@{k}": metrics.precision_at(ranks, k) for k in protocol.precisions},
             "first_rank": np.nan_to_num(metrics.first_ranks(ranks), nan=-1).astype(np.int64),
             "positives": ranks.counts(),
             "gallery": ranks.n_gallery,

@@ -30,7 +30,7 @@ _CHOICES = {
     "mode": Mode, "level": Level, "ap": ApKind, "ap_divisor": Divisor, "ties": Ties, "crop": Crop
 }  # fmt: skip
 _NAME = re.compile(r"(?!\.|scores\.json$|report\.html$|images\.parquet$)[^/\\\x00-\x1f]+")
-_TUPLES = ("cutoffs", "positives", "junk", "multi_query", "scales", "notes")
+_TUPLES = ("cutoffs", "precisions", "positives", "junk", "multi_query", "scales", "notes")
 _AT_LEAST_ONE = ("min_images", "repeats", "ap_at", "gallery_images", "size")
 
 
@@ -61,8 +61,9 @@ class Protocol:
     "crop" or "fit"; None leaves it to the embedder.
 
     How it is counted: ap, ap_at, ap_divisor: see `metrics.average_precision`; cutoffs: the K of
-    R@K; ties; pairs: also micro AP and TPR at FPR over all pairs; open_set: queries without a match
-    stay and count as such. `notes` say why it was chosen so and take no part in comparisons.
+    R@K; precisions: the k of mP@k, see `metrics.precision_at`; ties; pairs: also micro AP and TPR
+    at FPR over all pairs; open_set: queries without a match stay and count as such. `notes` say
+    why it was chosen so and take no part in comparisons.
     """
 
     mode: Mode
@@ -91,6 +92,7 @@ class Protocol:
     ap_at: int | None = None
     ap_divisor: Divisor = "relevant"
     cutoffs: tuple[int, ...] = CUTOFFS
+    precisions: tuple[int, ...] = ()
     ties: Ties = "by-id"
     pairs: bool = False
     open_set: bool = False
@@ -111,6 +113,10 @@ class Protocol:
             raise UserError(f"protocol: seed {self.seed!r} is not a whole number from 0 on")
         if not self.cutoffs or not all(_whole(k) and k > 0 for k in self.cutoffs):
             raise UserError(f"protocol: cutoffs {self.cutoffs!r} are not whole numbers from 1 on")
+        if not all(_whole(k) and k > 0 for k in self.precisions):
+            raise UserError(
+                f"protocol: precisions {self.precisions!r} are not whole numbers from 1 on"
+            )
         if self.legacy and not (self.level == "object" and self.cross_camera):
             raise UserError("protocol: legacy is a form of object level with cross_camera")
         explicit = bool(self.positives)

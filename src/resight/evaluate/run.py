@@ -21,7 +21,15 @@ from resight.evaluate.catalogue import protocol as named
 from resight.evaluate.protocols import Level, Protocol, at_level
 from resight.evaluate.ranks import BLOCK_BYTES
 from resight.evaluate.records.given import read_similarity
-from resight.evaluate.records.job import Job, Measured, as_trained, embed, open_model, read_features
+from resight.evaluate.records.job import (
+    Job,
+    Measured,
+    as_trained,
+    embed,
+    open_model,
+    read_features,
+    require_same,
+)
 from resight.evaluate.records.record import IMAGES, SCORES, Record
 from resight.evaluate.rules.parts import parts_of
 from resight.evaluate.rules.truth import chosen_for
@@ -52,9 +60,12 @@ def measure(
     protocol: a value, a name of the catalogue ("market1501"), or a YAML file. Without it, the one
     that the image set asks for (see `protocols.choose`), at this level and with this camera rule.
 
-    Raises UserError: lengths differ, no query has a match, or no such protocol.
+    Raises UserError: features of other images, lengths differ, no query has a match, or no such
+    protocol.
     """
     own = getattr(features, "images", None)
+    if images is not None and own is not None:
+        require_same(own, images, own.source or "features")
     images = images if images is not None else own
     if images is None:
         raise UserError("measure: images are missing, the image set of the features' rows")
@@ -225,7 +236,7 @@ def _from_matrices(
     usual = protocols_for(images, names, level, cross_camera)
     asked = usual[0] if usual else None
     if protocol is not None and names and asked is not None:  # the truth says what is right
-        counted = ("ap", "ap_at", "ap_divisor", "cutoffs", "ties", "open_set")
+        counted = ("ap", "ap_at", "ap_divisor", "cutoffs", "precisions", "ties", "open_set")
         protocol = replace(protocol, **{name: getattr(asked, name) for name in counted})
     if protocol is None:
         protocol = asked or chosen_for(images.table, level or "image", cross_camera)

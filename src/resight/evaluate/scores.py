@@ -27,6 +27,8 @@ from resight.evaluate.rules.parts import Part, parts_of
 from resight.evaluate.rules.truth import Matches, chosen_for, taking_part
 from resight.evaluate.share import Share
 from resight.evaluate.uncertainty import bootstrap
+from resight.features.collapsed import NOTE as COLLAPSED_NOTE
+from resight.features.collapsed import alike, collapsed
 from resight.files import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Scores:
     `table`: the image set's, one row an image; `view` and `features`: what was searched, with
     averaged rows behind the others, and `origin` the row of `table` that pictures each of them.
     `dropped`: rows of the protocol left out by `valid`. `more`: numbers that belong to no single
-    query.
+    query. `collapsed`: all similarities are alike.
     """
 
     protocol: Protocol
@@ -64,6 +66,7 @@ class Scores:
     gallery: int
     dropped: int
     more: dict[str, float] = field(default_factory=dict)
+    collapsed: bool = False
 
     @property
     def mAP(self) -> float:
@@ -95,7 +98,7 @@ class Scores:
         notes = list(self.protocol.notes)
         if self.protocol.level == "object":
             notes.append(OBJECT_NOTE)
-        return notes + [LEGACY_NOTE] * self.protocol.legacy
+        return [COLLAPSED_NOTE] * self.collapsed + notes + [LEGACY_NOTE] * self.protocol.legacy
 
     @cached_property
     def _per_metric(self) -> dict[str, NDArray[np.float64]]:
@@ -106,6 +109,7 @@ class Scores:
         return {
             self.protocol.metric: self._values("AP"),
             **{f"R@{k}{legacy}": _hit(first, k) for k in cutoffs},
+            **{f"mP@{k}{legacy}": self._values(f"P@{k}") for k in self.protocol.precisions},
             f"mINP{legacy}": self._values("INP"),
             f"MAP@R{legacy}": self._values("MAP@R"),
             f"R-precision{legacy}": self._values("R-precision"),
@@ -154,6 +158,7 @@ class Scores:
             "split": protocol.split,
             "ap": protocol.ap,
             "ties": protocol.ties,
+            "collapsed": self.collapsed,
         }
         if protocol.within is not None:
             result["groups"] = self._by_value()
@@ -241,7 +246,7 @@ def evaluate(
     dropped = int((inside & ~usable).sum())
     return Scores(
         protocol, per_query, tuple(kept), table, view.table, view.features, view.origin,
-        max(galleries), dropped, more,
+        max(galleries), dropped, more, collapsed(view.features, used),
     )  # fmt: skip
 
 
@@ -276,7 +281,10 @@ def evaluate_matrix(similarity: Rows, imageset: ImageSet, protocol: Protocol) ->
     empty = np.zeros((table.height, 1), np.float32)
     more = numbers_over_all(empty, [part], per_query, protocol)
     origin = np.arange(table.height)
-    return Scores(protocol, per_query, (part,), table, table, empty, origin, shape[1], 0, more)
+    return Scores(
+        protocol, per_query, (part,), table, table, empty, origin, shape[1], 0, more,
+        alike(similarity),
+    )  # fmt: skip
 
 
 def _require_plain(protocol: Protocol) -> None:

@@ -1,6 +1,7 @@
 """Features on disk: shards of un-normalised vectors beside their image set, memory-mapped.
 
-features.json        what made them: embedder, options, dimensions, and whether all is there
+features.json        what made them: embedder, options, dimensions, checksums, and whether all is
+                     there
 images.parquet       the image set, in the order of the rows
 shard-00000.npy ...  (rows, D) float32 or float16; NaN in the rows of unusable images
 shard-00000.json     present where a shard has such rows: which, and why
@@ -9,7 +10,7 @@ embedder/            a copy of the embedder
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from resight.checksums import sums_in, verify
 from resight.data.imageset import ImageSet, layout_of, normalise
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.files import read_json
 
 RECORD, IMAGES, EMBEDDER = "features.json", "images.parquet", "embedder"
+AGAIN = "run the same 'resight embed' again"
 Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
 
 
@@ -102,28 +106,26 @@ class Features:
         return Features(self.images.rows(rows), (self[index],), self.valid[index], self.info)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Features:
+    def load(cls, folder: str | Path, *, check: bool = False) -> Features:
         """Open a features folder; the vectors stay on disk until they are asked for.
 
-        The photos need no longer be there. Raises UserError when the folder holds no features,
-        they are not finished, or a file is damaged.
+        The photos need no longer be there. `check`: read every shard and compare its checksum,
+        for whoever goes on to read them all; without it only sizes and types are looked at.
+
+        Raises UserError when the folder holds no features, they are not finished, or a file is
+        damaged.
         """
         folder = Path(folder)
         info = read_record(folder)
         if not info.get("complete"):
-            raise UserError(f"{folder}: not finished; run the same 'resight embed' again")
-        images = _read_images(folder / IMAGES)
+            raise UserError(f"{folder}: not finished; {AGAIN}")
+        images = read_images(folder, info)
         shards, bad = [], []
         for number in range(info["shards"]):
-            shards.append(open_shard(folder, number))
+            shards.append(open_shard(folder, number, info, len(images)))
             bad += [entry["row"] for entry in read_skipped(folder, number)]
-        rows = [info["shard_rows"]] * (len(shards) - 1)
-        rows.append(len(images) - sum(rows))
-        for number, shard in enumerate(shards):
-            if shard.shape != (rows[number], info["dim"]):
-                raise UserError(
-                    f"{shard_path(folder, number)}: of another size; delete it and embed again"
-                )
+        if check:
+            verify(folder, shard_sums(info, range(info["shards"])), AGAIN)
         valid = np.ones(len(images), bool)
         valid[bad] = False
         return cls(images, tuple(shards), valid, info)
@@ -142,30 +144,56 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _read_images(path: Path) -> ImageSet:
-    """The image set that `embed_images` wrote."""
+def shard_sums(info: dict[str, Any], numbers: Iterable[int]) -> dict[str, str]:
+    """The recorded checksums of these shards, by file name."""
+    return sums_in(info, map(shard_name, numbers))
+
+
+def read_images(folder: Path, info: dict[str, Any]) -> ImageSet:
+    """The image set that `embed_images` wrote. Raises UserError when it is absent or damaged."""
+    path = folder / IMAGES
+    if path.is_file():
+        remedy = f"{AGAIN}, or give a table of your own with --data"
+        verify(path.parent, sums_in(info, [IMAGES]), remedy)
     try:
-        table = normalise(pl.read_parquet(path, glob=False))
+        table = normalise(with_moved(pl.read_parquet(path, glob=False), path))
         return ImageSet(table, path.parent, str(path), layout=layout_of(path))
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"{path}: damaged ({reason}); make the features anew (--force)") from None
 
 
+def shard_name(number: int) -> str:
+    """The file name of a shard."""
+    return f"shard-{number:05d}.npy"
+
+
 def shard_path(folder: Path, number: int) -> Path:
     """The file of a shard."""
-    return folder / f"shard-{number:05d}.npy"
+    return folder / shard_name(number)
 
 
-def open_shard(folder: Path, number: int) -> NDArray[Any]:
-    """A shard, memory-mapped. Raises UserError when it is absent or damaged."""
+def open_shard(folder: Path, number: int, info: dict[str, Any], images: int) -> NDArray[Any]:
+    """A shard of the features of so many images, memory-mapped.
+
+    Raises UserError when it is absent, or not of the size and type that `info` says.
+    """
     path = shard_path(folder, number)
     try:
         shard: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"{path}: this shard is gone; run the same 'resight embed' again") from None
+        raise UserError(f"{path}: this shard is gone; {AGAIN}") from None
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: damaged shard ({error}); delete it and embed again") from None
+        raise UserError(f"{path}: damaged shard ({error}); {AGAIN}") from None
+    rows = min(info["shard_rows"], images - number * info["shard_rows"])
+    kind = info["key"].get("dtype", shard.dtype.name)
+    bytes_ = path.stat().st_size
+    if (
+        shard.shape != (rows, info["dim"])
+        or shard.dtype.name != kind
+        or (isinstance(shard, np.memmap) and bytes_ != shard.offset + shard.nbytes)
+    ):
+        raise UserError(f"{path}: of another size or type; {AGAIN}")
     return shard
 
 

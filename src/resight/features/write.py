@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
+from resight.checksums import Summed, differing, file_sum, sums_in
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.features.compute import (
@@ -24,9 +27,12 @@ from resight.features.store import (
     IMAGES,
     RECORD,
     Features,
+    open_shard,
     read_record,
     read_skipped,
+    shard_name,
     shard_path,
+    shard_sums,
 )
 from resight.files import atomic_open, fresh_folder, write_json
 from resight.models.embedder import CONFIG, Embedder
@@ -43,12 +49,14 @@ def embed_images(
     dtype: Literal["float32", "float16"] = "float32",
     options: EmbedOptions | None = None,
     progress: Progress = lambda done, total: None,
+    tell: Callable[[str], None] = lambda line: None,
     force: bool = False,
 ) -> Features:
     """Embed every image of a set; bad ones are skipped and marked.
 
     Without `out` the features stay in memory. With it they are written shard by shard, and a
-    call that was interrupted goes on where it stopped when made again.
+    call that was interrupted goes on where it stopped when made again. Shards that are damaged
+    are then made anew, which `tell` is told.
 
     Raises UserError: `out` holds something else or features of other images, another embedder
     or other options; no image could be used; with `options.strict`, the first bad image.
@@ -72,7 +80,7 @@ def embed_images(
     record = _begin(out, key, embedder, images, force, size)
     if options.batch_size is None:
         options = replace(options, batch_size=record["batch_size"])  # as before an interruption
-    todo = [n for n in range(record["shards"]) if not shard_path(out, n).is_file()]
+    todo = list(_todo(out, record, len(images), tell))
     done = len(images) - sum(
         min(record["shard_rows"], len(images) - n * record["shard_rows"]) for n in todo
     )
@@ -84,7 +92,7 @@ def embed_images(
     )
     for block in blocks:
         number = block.start // record["shard_rows"]
-        _write_shard(out, number, block, dtype)
+        _write_shard(out, number, block, dtype, record)
         done += len(block.vectors)
         progress(done, len(images))
     skipped = [entry for n in range(record["shards"]) for entry in read_skipped(out, n)]
@@ -95,6 +103,16 @@ def embed_images(
     except UserError:
         shutil.rmtree(out)  # not one vector in it
         raise
+
+
+def require_made_by(features: Features, embedder: Embedder, whose: str) -> None:
+    """Raise UserError when stored features were made by another embedder than this one."""
+    made = features.info.get("key", {}).get("embedder")
+    if made is not None and made != embedder.fingerprint():
+        raise UserError(
+            f"{features.images.source}: these features were not made by {whose} embedder "
+            "(fingerprints differ); embed the images with it"
+        )
 
 
 def _begin(
@@ -131,14 +149,47 @@ def _begin(
             "source": images.source,
         }
         write_json(out / RECORD, record)  # first: a call killed from here on can be resumed
-    if not (out / IMAGES).is_file():
+    if not (out / IMAGES).is_file() or _outdated(out, record, images):
         images.write(out / IMAGES)
+        _record_sum(out, record, IMAGES, file_sum(out / IMAGES))
     if not (out / EMBEDDER / CONFIG).is_file():
         embedder.save(out / EMBEDDER)
     return record
 
 
-def _write_shard(out: Path, number: int, block: Block, dtype: str) -> None:
+def _outdated(out: Path, record: dict[str, Any], images: ImageSet) -> bool:
+    """Whether the table there is damaged, or has the photos where they are no longer."""
+    if differing(out, sums_in(record, [IMAGES])):
+        return True
+    paths = pl.read_parquet(out / IMAGES, columns=["path"], glob=False)["path"].to_list()
+    return paths != [str(path.absolute()) for path in images.full_paths()]
+
+
+def _record_sum(out: Path, record: dict[str, Any], name: str, value: str) -> None:
+    record["sums"] = sums_in(record) | {name: value}
+    write_json(out / RECORD, record)
+
+
+def _todo(
+    out: Path, record: dict[str, Any], images: int, tell: Callable[[str], None]
+) -> Iterator[int]:
+    """The shards that are not there yet, or not as they were written."""
+    there = [n for n in range(record["shards"]) if shard_path(out, n).is_file()]
+    wrong = set(differing(out, shard_sums(record, there)))
+    for number in range(record["shards"]):
+        if number not in there:
+            yield number
+            continue
+        try:
+            if shard_name(number) in wrong:
+                raise UserError(f"{shard_path(out, number)}: damaged (its checksum differs)")
+            open_shard(out, number, record, images)
+        except UserError as fault:
+            tell(f"{str(fault).partition(';')[0]}; embedded anew")
+            yield number
+
+
+def _write_shard(out: Path, number: int, block: Block, dtype: str, record: dict[str, Any]) -> None:
     skipped = shard_path(out, number).with_suffix(".json")
     if block.bad:
         entries = [
@@ -148,7 +199,9 @@ def _write_shard(out: Path, number: int, block: Block, dtype: str) -> None:
     else:
         skipped.unlink(missing_ok=True)  # of an earlier try, when images could not be read
     with atomic_open(shard_path(out, number)) as file:  # last: it says that the shard is done
-        np.save(file, block.vectors.astype(dtype), allow_pickle=False)
+        summed = Summed(file)
+        np.save(summed, block.vectors.astype(dtype), allow_pickle=False)
+        _record_sum(out, record, shard_name(number), summed.sum())
 
 
 def _usable(features: Features, source: str) -> Features:

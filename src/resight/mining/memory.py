@@ -3,6 +3,7 @@
 augmented.npy, plain.npy   (N, D) float16, unit length: of the augmented image, for the loss, and
                            of the image as it is, for similarities
 filled.npy                 (N,) uint8: 1 where `augmented` holds something, 2 where `plain` does
+sums.npy                   (N, 2) uint32: checksums of the two, compared when going back
 slots.npy                  (N,) int32: the slot of each row of the image set
 journal-...                what slots held at a checkpoint (journal.py)
 
@@ -25,13 +26,14 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.mining.journal import Journal, begin, names, remove
-from resight.mining.memory_files import check, make
+from resight.mining.memory_files import VECTORS, check, make, open_sums, sums_of
 from resight.mining.relations import Lists
 
 Kind = Literal["augmented", "plain"]
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 BITS: dict[Kind, int] = {"augmented": 1, "plain": 2}
+_SUMMED = 8192  # slots verified at once
 
 
 class Window(NamedTuple):
@@ -56,6 +58,7 @@ class MemoryBank:
             kind: np.load(folder / f"{kind}.npy", mmap_mode="r+") for kind in BITS
         }
         self._bits: NDArray[np.uint8] = np.load(folder / "filled.npy", mmap_mode="r+")
+        self._sums = open_sums(folder, "r+")
         self.slots: NDArray[np.int32] = np.load(folder / "slots.npy")
         self.rows = np.empty_like(self.slots)
         self.rows[self.slots] = np.arange(len(self.slots), dtype=np.int32)
@@ -146,6 +149,7 @@ class MemoryBank:
         for kind, some, units in new:
             self._vectors[kind][some] = units
             self._bits[some] |= BITS[kind]
+            self._sum_up(kind, some, units)
 
     def window(self, start: int, count: int) -> list[Window]:
         """`count` slots (at most all) from slot `start` on; after the last comes the first.
@@ -203,7 +207,8 @@ class MemoryBank:
     def restore(self, name: str) -> None:
         """Go back to the checkpoint `name`, to the last bit; later checkpoints are gone.
 
-        May be killed and made again. Raises UserError when the memory can't go back to it.
+        May be killed and made again. Raises UserError when the memory can't go back to it, or
+        vectors are not what was written.
         """
         # The newest first. Each goes when its slots are as they were at its checkpoint, which is
         # where the one before it starts from.
@@ -211,11 +216,35 @@ class MemoryBank:
             for part in self._opened(other).parts():
                 for kind in BITS:
                     self._vectors[kind][part["slot"]] = part[kind]
+                    self._sum_up(kind, part["slot"], part[kind])
                 self._bits[part["slot"]] = part["filled"]
             if other != name:
                 remove(self.folder, other)
         # It stays as it is: its slots need not be written down again.
         self._journal = None
+        self._verify()
+
+    def _sum_up(self, kind: Kind, slots: NDArray[np.int64], units: NDArray[np.float16]) -> None:
+        if self._sums is not None:
+            self._sums[slots, VECTORS.index(kind)] = sums_of(units)
+
+    def _verify(self) -> None:
+        """Raise UserError when a vector is not what its checksum says."""
+        if self._sums is None:
+            return
+        for start in range(0, len(self), _SUMMED):
+            part = slice(start, start + _SUMMED)
+            for kind in BITS:
+                found = sums_of(np.asarray(self._vectors[kind][part]))
+                wrong = (found != self._sums[part, VECTORS.index(kind)]) & (
+                    self._bits[part] & BITS[kind] != 0
+                )
+                if wrong.any():
+                    raise UserError(
+                        f"{self.folder / kind}.npy: damaged, not what was written (slot "
+                        f"{start + int(wrong.argmax()):,}); delete the folder "
+                        f"{self.folder.parent} and resume the run"
+                    )
 
     def _note(self, slots: NDArray[np.int64]) -> None:
         """Write down what slots hold before they are overwritten, if a checkpoint needs it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 
 VECTORS = ("augmented", "plain")
+SUMS = "sums.npy"
 
 
 def make(folder: Path, count: int, dim: int, seed: int) -> None:
@@ -28,6 +30,7 @@ def make(folder: Path, count: int, dim: int, seed: int) -> None:
     try:
         for name in VECTORS:
             _empty(beside / f"{name}.npy", (count, dim), np.float16)
+        _empty(beside / SUMS, (count, len(VECTORS)), np.uint32)
         _empty(beside / "filled.npy", (count,), np.uint8)
         order = np.random.default_rng(seed).permutation(count).astype(np.int32)
         np.save(beside / "slots.npy", order)
@@ -48,8 +51,10 @@ def check(folder: Path, count: int | None, dim: int | None) -> None:
         except (ValueError, EOFError) as error:
             raise UserError(f"{path}: damaged ({error}); start the run anew") from None
     shape, slots = found["augmented"].shape, found["slots"]
+    sums = open_sums(folder, "r")
     whole = (
-        len(shape) == 2
+        (sums is None or (sums.shape == (*slots.shape, len(VECTORS)) and sums.dtype == np.uint32))
+        and len(shape) == 2
         and found["plain"].shape == shape
         and all(found[name].dtype == np.float16 for name in VECTORS)
         and found["filled"].shape == slots.shape == shape[:1]
@@ -65,6 +70,24 @@ def check(folder: Path, count: int | None, dim: int | None) -> None:
             f"{folder}: a memory of {shape[0]:,} images × {shape[1]} dimensions, but "
             f"{wanted[0]:,} × {wanted[1]} are needed; start the run anew"
         )
+
+
+def open_sums(folder: Path, mode: Literal["r", "r+"]) -> NDArray[np.uint32] | None:
+    """The checksum of each vector, (N, 2) uint32, mapped; None in folders of older versions."""
+    path = folder / SUMS
+    try:
+        sums: NDArray[np.uint32] = np.load(path, mmap_mode=mode)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error}); start the run anew") from None
+    return sums
+
+
+def sums_of(vectors: NDArray[np.float16]) -> NDArray[np.uint32]:
+    """CRC-32 of each of vectors (n, D) -> (n,) uint32."""
+    whole = np.ascontiguousarray(vectors)
+    return np.fromiter((zlib.crc32(row) for row in whole), np.uint32, len(whole))
 
 
 def _empty(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:

@@ -1,7 +1,8 @@
 """The candidate pool: the nearest neighbours of every image, with their similarities, on disk.
 
-pool.json                   what made it (key), k, method, measured recall, seconds, and whether
-                            all is there; under "verified" how spatial verification ranked it
+pool.json                   what made it (key), k, method, measured recall, seconds, checksums, and
+                            whether all is there; under "verified" how spatial verification ranked
+                            it
 neighbours.npy              (N, k) int32: rows of the image set, most similar first; -1 for none
 similarities.npy            (N, k) float16: their cosines; -2 for none
 verified-neighbours.npy     the same two, ranked anew by spatial verification, and
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.checksums import Summed, sums_in, verify
 from resight.errors import UserError
 from resight.files import atomic_open, fresh_folder, write_json
 from resight.mining.neighbours import BLOCK, Method, Progress, Rows, blocks, open_search
@@ -81,7 +83,10 @@ class Pool:
 
     @classmethod
     def load(cls, folder: str | Path) -> Pool:
-        """Open a pool's folder. Raises UserError: none there, not finished, or damaged."""
+        """Open a pool's folder, all of it compared with its checksums.
+
+        Raises UserError: none there, not finished, or damaged.
+        """
         folder = Path(folder)
         info = read_record(folder)
         if not info["complete"]:
@@ -89,12 +94,15 @@ class Pool:
         n, k = info["rows"], info["k"]
         ranked = info.get("verified")
         start = VERIFIED if ranked else ""
-        return cls(
+        found = cls(
             open_table(folder / (start + NEIGHBOURS), np.int32, (n, k)),
             open_table(folder / (start + SIMILARITIES), np.float16, (n, k)),
             open_table(folder / INLIERS, np.int16, (n, ranked["top"])) if ranked else None,
             info,
         )
+        for sums in (sums_in(info), sums_in(ranked or {})):
+            verify(folder, sums, "delete this folder and run the same again")
+        return found
 
 
 def build_pool(
@@ -158,7 +166,8 @@ def build_pool(
                 second.append(cosines)
                 spent = info["seconds"] + time.perf_counter() - start
                 write_json(folder / RECORD, info | {"seconds": round(spent, 3)})
-        info |= _outcome(search.recall, search.sample, start, info["seconds"])
+            sums = {NEIGHBOURS: first.sum(), SIMILARITIES: second.sum()}
+        info |= _outcome(search.recall, search.sample, start, info["seconds"]) | {"sums": sums}
         write_json(folder / RECORD, info)
     return Pool.load(folder)
 
@@ -215,7 +224,7 @@ def add_inliers(
         )
     names = (VERIFIED + NEIGHBOURS, VERIFIED + SIMILARITIES, INLIERS)
     with ExitStack() as stack:
-        files = [stack.enter_context(atomic_open(folder / name)) for name in names]
+        files = [Summed(stack.enter_context(atomic_open(folder / name))) for name in names]
         shapes = ((np.int32, pool.k), (np.float16, pool.k), (np.int16, top))
         for file, (dtype, width) in zip(files, shapes, strict=True):
             write_header(file, dtype, (n, width))
@@ -224,7 +233,9 @@ def add_inliers(
             tables = (part.neighbours, part.similarities, part.inliers)
             for file, rows in zip(files, tables, strict=True):
                 file.write(np.ascontiguousarray(rows).tobytes())
-    how = {"top": top, "min_similarity": min_similarity, "weight": weight, "cap": cap}
+    how: dict[str, Any] = {"top": top, "min_similarity": min_similarity}
+    how |= {"weight": weight, "cap": cap}
+    how |= {"sums": {name: file.sum() for name, file in zip(names, files, strict=True)}}
     write_json(folder / RECORD, record | {"verified": how | {"pairs": len(pairs)}})
     return Pool.load(folder)
 

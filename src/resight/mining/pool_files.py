@@ -9,27 +9,33 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.checksums import Summed
 from resight.errors import UserError
 from resight.files import read_json
 
 RECORD, NEIGHBOURS, SIMILARITIES = "pool.json", "neighbours.npy", "similarities.npy"
 VERIFIED, INLIERS = "verified-", "inliers.npy"
+_PART = 2**24  # bytes read at once
 
 
-def write_header(file: IO[bytes], dtype: Any, shape: tuple[int, int]) -> None:
+def write_header(file: IO[bytes] | Summed, dtype: Any, shape: tuple[int, int]) -> None:
     """The head of a .npy file."""
     head = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, head)
 
 
 class Appended:
-    """A .npy file of known final shape, to which rows are appended; its length says how many."""
+    """A .npy file of known final shape, to which rows are appended; its length says how many.
+
+    Use: `cut` to the rows that stay, then `append`; `sum` is the checksum of the file.
+    """
 
     def __init__(self, path: Path, dtype: Any, shape: tuple[int, int]) -> None:
         self._file = path.open("r+b" if path.is_file() else "w+b")
         self._dtype, self._bytes = np.dtype(dtype), int(shape[1] * np.dtype(dtype).itemsize)
         self._file.seek(0)
-        write_header(self._file, dtype, shape)
+        self._summed = Summed(self._file)
+        write_header(self._summed, dtype, shape)
         self._start = self._file.tell()
 
     def __enter__(self) -> Appended:
@@ -46,13 +52,19 @@ class Appended:
     def cut(self, rows: int) -> None:
         """Drop all but the first rows."""
         self._file.truncate(self._start + rows * self._bytes)
-        self._file.seek(0, os.SEEK_END)
+        self._file.seek(self._start)
+        while part := self._file.read(_PART):
+            self._summed.passed(part)
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write rows, and wait until they are on the disk."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        self._summed.write(np.ascontiguousarray(rows, self._dtype).tobytes())
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def sum(self) -> str:
+        """The checksum of what is in the file."""
+        return self._summed.sum()
 
 
 def read_record(folder: Path) -> dict[str, Any]:

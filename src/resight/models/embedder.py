@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from resight.checksums import file_sum, verify
 from resight.data.decode import decode, to_rgb
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
@@ -252,9 +253,13 @@ class Embedder(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         info = self.info if info is None else info
         state = {key: value.contiguous().cpu() for key, value in plain_state(self).items()}
+        content = {"format": 1, "config": json.loads(self.config.written()), "info": info}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(state, temporary)
-        content = {"format": 1, "config": json.loads(self.config.written()), "info": info}
+            total = file_sum(temporary)
+            if (folder / CONFIG).is_file():  # killed from here on, the sum would be the old one's
+                write_json(folder / CONFIG, content)
+        content["sha256"] = total
         write_text(folder / CARD, _card(self.config, self.dim, info))
         write_json(folder / CONFIG, content)  # last: it is what makes the folder an embedder
         return folder
@@ -275,6 +280,9 @@ class Embedder(nn.Module):
         content = read_json(folder / CONFIG, "an embedder")
         if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
             raise UserError(f"{folder / CONFIG}: not an embedder's configuration")
+        if "sha256" in content and (folder / WEIGHTS).is_file():
+            remedy = "copy the embedder again from where it came from, or make it anew (train)"
+            verify(folder, {WEIGHTS: str(content["sha256"])}, remedy)
         model = cls(build(EmbedderConfig, content["config"], str(folder / CONFIG)))
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
-from resight.data.decode import BadImage, decode
 from resight.data.imageset import ImageSet, normalise
 from resight.data.loading import strict_stop
-from resight.data.sheet import PLAIN, RIGHT, WRONG, Tile, contact_sheet
+from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.features.compute import EmbedOptions, embed_rows
@@ -97,32 +95,33 @@ def ask(
     ]
 
 
-def write_sheet(answers: Sequence[Answer], path: Path, tile: int = 128) -> Path:
+def write_sheet(
+    answers: Sequence[Answer],
+    path: Path,
+    tile: int = 128,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
     """A PNG with a row a query: the query, then its hits, framed green or red by the truth.
 
-    Raises UserError when the ending of `path` is no image format's.
+    `tell` is told of photos that are no longer where the gallery has them. Raises UserError when
+    the ending of `path` is no image format's.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--sheet {path}: its name must end in .png, .jpg or .webp")
-    rows = []
+    rows, opener = [], Opener(tile)
     for answer in answers:
         name = answer.object if answer.object is not None else Path(answer.path).name
-        row = [Tile(_small(answer.path, answer.box, tile), f"{name}\nquery", "#3b6fb6")]
+        row = [opener.tile(answer.path, answer.box, f"{name}\nquery", "#3b6fb6")]
         for hit in answer.hits:
             frame = PLAIN
             if answer.object is not None:
                 frame = RIGHT if hit.object == answer.object else WRONG
             caption = f"{hit.object or Path(hit.path).name}\n{hit.rank}: {hit.similarity:.3f}"
-            row.append(Tile(_small(hit.path, hit.box, tile), caption, frame))
+            row.append(opener.tile(hit.path, hit.box, caption, frame))
         rows.append(row)
     with atomic_path(path) as temporary:
         kind = {"jpg": "jpeg"}.get(path.suffix.lower()[1:], path.suffix.lower()[1:])
         contact_sheet(rows, tile=tile).save(temporary, kind)
+    for line in opener.notes():
+        tell(f"{line}; index them where they are now")
     return path
-
-
-def _small(path: str, box: Sequence[float] | None, tile: int) -> Image.Image | None:
-    try:
-        return decode(path, box=box, target=(tile, tile))
-    except BadImage:
-        return None

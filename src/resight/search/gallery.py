@@ -14,10 +14,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from resight.data.imageset import ImageSet
+from resight.checksums import file_sum, sums_in, verify
+from resight.data.imageset import PLACE_KEY, ImageSet
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.features.store import Features
-from resight.features.write import embed_images
+from resight.features.write import embed_images, require_made_by
 from resight.files import (
     atomic_open,
     atomic_path,
@@ -85,10 +87,12 @@ class Gallery:
     def add(self, images: ImageSet | Features) -> Gallery:
         """Add images (embedded here) or features; images that can't be used are left out.
 
-        Raises UserError: no embedder to embed with, or features of another length.
+        Raises UserError: no embedder to embed with, or features of another length or embedder.
         """
         if isinstance(images, ImageSet):
             images = embed_images(self._need_embedder(), images)
+        if self.embedder is not None:
+            require_made_by(images, self.embedder, "the gallery's")
         rows = np.flatnonzero(images.valid)
         vectors = np.asarray(images[rows], np.float32)
         if len(self) and vectors.shape[1] != self.vectors.shape[1]:
@@ -227,11 +231,13 @@ class Gallery:
             with atomic_open(building / VECTORS) as file:
                 np.save(file, self.vectors, allow_pickle=False)
             with atomic_path(building / ITEMS) as temporary:
-                self.items.write_parquet(temporary)
+                self.items.write_parquet(temporary, metadata={PLACE_KEY: str(folder)})
+            sums = {name: file_sum(building / name) for name in (VECTORS, ITEMS)}
             if self.embedder is not None:
                 self.embedder.save(building / EMBEDDER)
-            record = {"format": 1, "level": self.level, "vectors": len(self)}
+            record: dict[str, Any] = {"format": 1, "level": self.level, "vectors": len(self)}
             record |= {"dim": int(self.vectors.shape[1]), "images": int(self.items["images"].sum())}
+            record |= {"sums": sums}
             write_json(building / RECORD, record)
             fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
@@ -250,7 +256,8 @@ class Gallery:
         embedder = Embedder.load(folder / EMBEDDER, device) if has_embedder else None
         try:
             gallery = cls(embedder, record["level"])
-            gallery.items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
+            items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
+            gallery.items = with_moved(items, folder / ITEMS)
             gallery.vectors = np.load(folder / VECTORS, allow_pickle=False)
             expected = (record["vectors"], record["dim"])
         except (
@@ -265,4 +272,5 @@ class Gallery:
             raise UserError(f"{folder}: damaged gallery ({reason}); index again") from None
         if gallery.vectors.shape != expected or gallery.items.height != expected[0]:
             raise UserError(f"{folder}: damaged gallery (sizes differ); index again")
+        verify(folder, sums_in(record), "index again (resight index ... --force)")
         return gallery

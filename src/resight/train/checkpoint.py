@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import random
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,18 @@ import torch
 
 from resight.errors import UserError
 from resight.files import atomic_path
+
+# What zipfile and torch raise on broken files.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+)
 
 
 def random_states() -> dict[str, Any]:
@@ -48,11 +62,18 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises UserError when it is absent or damaged.
     """
+    anew = "start the run anew (--force)"
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums, and doesn't compare them
+            bad = archive.testzip()
+        if bad is not None:
+            raise UserError(f"{path}: damaged, not what was written ({bad}); {anew}")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no checkpoint yet; start the run anew (--force)") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: damaged checkpoint ({first})") from None
+        raise UserError(f"{path}: no checkpoint yet; {anew}") from None
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.filename is not None:  # not to be opened
+            raise
+        first = (str(error).strip().splitlines() or ["broken"])[0]
+        raise UserError(f"{path}: damaged checkpoint ({first}); {anew}") from None
     return content

@@ -24,7 +24,7 @@ from resight.train import checkpoint
 from resight.train.rundir import Run
 from resight.train.step import NotFinite, Stepper, accelerator
 from resight.train.story import Story
-from resight.train.validate import Validation
+from resight.train.validate import Validation, in_words
 
 _PAUSE = 30.0  # seconds between the checkpoints of short epochs
 
@@ -247,14 +247,13 @@ class _Trainer:
             if self.board is not None:
                 for name, value in scores.items():
                     self.board.add_scalar(f"val/{name}", value, place.step)
-            shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             mark = " (best so far)" if score > place.best else ""
             when = f"epoch {place.epoch}/{self.story.settings.epochs}"
             if self.story.length is not None:
                 when = f"step {place.step}/{self.story.length}"
             if place.step == 0:
                 when = "start, fitted in closed form"
-            self.watcher.tell(f"{when}: {shown}{mark}")
+            self.watcher.tell(f"{when}: {in_words(scores)}{mark}")
         if validation is None or score > place.best:
             place.best, place.best_epoch = score, place.epoch
             info: dict[str, Any] = {"epoch": place.epoch}

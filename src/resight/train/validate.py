@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,11 @@ from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.evaluate.protocols import Level
 from resight.evaluate.scores import evaluate
+from resight.features.collapsed import NOTE
 from resight.features.compute import EmbedOptions, embed_rows
 from resight.models.embedder import Embedder
+
+COLLAPSED = "collapsed"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Validation:
     workers: int | None = None
 
     def run(self, embedder: Embedder) -> dict[str, float]:
-        """mAP and R@1 at image and object level, as fractions.
+        """mAP and R@1 at image and object level, as fractions; "collapsed" 1.0 where they are.
 
         Raises UserError when none of the images can be read.
         """
@@ -39,7 +43,8 @@ class Validation:
 
 
 def held_out_scores(vectors: NDArray[np.float32], images: ImageSet) -> dict[str, float]:
-    """mAP and R@1 of vectors (N, D) at image and object level, as fractions; NaN rows drop out.
+    """mAP and R@1 of vectors (N, D) at image and object level, as fractions, "collapsed" 1.0 where
+    they are; NaN rows drop out.
 
     Raises UserError when no row can be used.
     """
@@ -55,4 +60,12 @@ def held_out_scores(vectors: NDArray[np.float32], images: ImageSet) -> dict[str,
         found = evaluate(vectors, images, level=level, valid=valid)
         scores[f"{prefix}mAP"] = found.mAP
         scores[f"{prefix}R@1"] = found.recall(1)
+        if found.collapsed:
+            scores[COLLAPSED] = 1.0
     return scores
+
+
+def in_words(scores: Mapping[str, float]) -> str:
+    """Scores as one line of text, with a warning where the features have collapsed."""
+    shown = [f"{name} {100 * value:.1f}" for name, value in scores.items() if name != COLLAPSED]
+    return ", ".join([*shown, *[NOTE] * (COLLAPSED in scores)])

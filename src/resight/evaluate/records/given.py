@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from resight.checksums import file_sum
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.records.job import Job, file_fingerprint, load_array, split_key
+from resight.evaluate.records.job import Job, load_array, split_key
 
 
 def read_similarity(
@@ -39,10 +40,10 @@ def read_similarity(
             raise UserError(f"{where}: no array {key!r}; there are {', '.join(matrices)}")
         matrices = {key: matrices[key]}
     protocol = None
-    origin: dict[str, Any] = {"similarity": {"fingerprint": file_fingerprint(path)}}
+    origin: dict[str, Any] = {"similarity": {"fingerprint": file_sum(path)}}
     if job.truth is not None:
         positives, junk = _read_truth(Path(job.truth))
-        origin["truth"] = {"fingerprint": file_fingerprint(Path(job.truth))}
+        origin["truth"] = {"fingerprint": file_sum(Path(job.truth))}
         highest = max((column for row in positives + junk for column in row), default=-1)
         fitting = {
             name: matrix

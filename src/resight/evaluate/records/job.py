@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from resight.checksums import file_sum
 from resight.data.imageset import ImageSet, normalise
+from resight.data.places import difference
 from resight.data.splits import hold_out_test
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol, condition
@@ -22,8 +23,6 @@ from resight.evaluate.ranking.units import Rows
 if TYPE_CHECKING:
     from resight.features.compute import Progress
     from resight.models.embedder import Embedder
-
-_HASHED = 2**26  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,9 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
     if not path.exists():
         raise UserError(f"--features {path}: not found")
     if is_features(path):
-        stored = Features.load(path)
+        stored = Features.load(path, check=True)
+        if images is not None:
+            require_same(stored.images, images, str(path))
         origin = {"features": {"fingerprint": stored.info["key"]}}
         return Measured(stored, images or stored.images, stored.valid, origin, job)
     if path.is_dir():
@@ -184,8 +185,18 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
             f"--features {path}: shape {array.shape}, type {array.dtype}; "
             "an (N, D) array of float32 or float16 is needed"
         )
-    origin = {"features": {"fingerprint": file_fingerprint(path)}}
+    origin = {"features": {"fingerprint": file_sum(path)}}
     return Measured(array, images, np.ones(len(array), bool), origin, job)
+
+
+def require_same(stored: ImageSet, images: ImageSet, where: str) -> None:
+    """Raise UserError when features of the rows of `stored` are not those of `images`, in order."""
+    told = difference(images, stored)
+    if told:
+        raise UserError(
+            f"{where}: features of other images than {images.source}: {told}; "
+            "embed these images, or leave them out and the features' own are taken"
+        )
 
 
 def as_trained(embedder: Embedder, images: ImageSet, tell: Callable[[str], None]) -> ImageSet:
@@ -208,15 +219,6 @@ def split_key(text: str) -> tuple[Path, str, str]:
     path, _, key = text.partition(".npz:")
     file = Path(f"{path}.npz" if key else text)
     return file, f"--similarity {file}", key
-
-
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_HASHED):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_array(path: Path, where: str) -> Any:

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet, normalise
+from resight.data.places import with_moved
 from resight.errors import UserError
 from resight.files import read_json
 
@@ -23,7 +24,7 @@ PER_QUERY = "per_query.parquet"
 _WHAT = "the scores of an evaluation"
 _NEEDED = ("row", "path", "AP", "first_rank")
 _RUN = "run.json"  # marks a training run
-_METRIC = re.compile(r"mAP.*|mINP|R@\d+")
+_METRIC = re.compile(r"mAP.*|mINP|R@\d+|mP@\d+")
 _LEGACY = " legacy"  # ends the names of metrics of a legacy protocol
 
 
@@ -80,6 +81,7 @@ class Record:
         table = _read_parquet(file, "the images of the evaluation")
         if "path" not in table.columns:
             raise UserError(f"{file}: no column path; evaluate again with this version")
+        table = with_moved(table, file)
         source, layout = (str(self.data.get(name) or "") for name in ("source", "layout"))
         return ImageSet(normalise(table), self.folder, source, layout=layout)
 
@@ -176,8 +178,8 @@ def primary(summary: Mapping[str, Any]) -> str:
 def by_query(table: pl.DataFrame, metric: str) -> NDArray[np.float64] | None:
     """A metric of each query (Q,), NaN where it doesn't count; None where there is no such thing.
 
-    mAP, however it is counted, is the mean of the column AP, mINP of INP, R@k of first_rank <= k,
-    and any other of the column of its name.
+    mAP, however it is counted, is the mean of the column AP, mINP of INP, mP@k of P@k, R@k of
+    first_rank <= k, and any other of the column of its name.
     """
     metric = metric.removesuffix(_LEGACY)
     if metric in table.columns and table[metric].dtype.is_float():
@@ -186,6 +188,8 @@ def by_query(table: pl.DataFrame, metric: str) -> NDArray[np.float64] | None:
         return _floats(table["AP"])
     if metric == "mINP":
         return _floats(table["INP"])
+    if metric.startswith("mP@") and metric[1:] in table.columns:
+        return _floats(table[metric[1:]])
     if metric.startswith("R@"):
         found = (table["first_rank"] <= int(metric[2:])).fill_null(False).to_numpy()
         return np.where(np.isnan(_floats(table["AP"])), np.nan, found)

@@ -32,6 +32,11 @@ def describe(scores: Scores) -> list[str]:
         counted += f"; {scores.dropped:,} rows without valid features take no part"
     sentences.append(counted + ".")
     sentences.append(f"Similarity is the cosine. AP is {_ap(scores.protocol)}.")
+    if scores.protocol.precisions:
+        sentences.append(
+            "mP@k is the share of right images among the first k, or down to the last right one"
+            " where that comes sooner."
+        )
     return sentences
 
 

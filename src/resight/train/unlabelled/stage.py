@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
+from resight.errors import UserError
+from resight.features.collapsed import NOTE, collapsed
 from resight.features.compute import EmbedOptions, find_batch_size
 from resight.features.store import Features
 from resight.features.write import embed_images
@@ -85,8 +87,12 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
     wait_for(done)
     settings = InsCLRSettings.model_validate(json.loads(done.read_text(encoding="utf-8")))
     rows = np.load(stage.folder / ROWS, allow_pickle=False)
-    features = Features.load(stage.folder / "features")
-    return Ground(features, Pool.load(stage.folder / "pool"), rows, settings)
+    try:
+        features = Features.load(stage.folder / "features", check=True)
+        return Ground(features, Pool.load(stage.folder / "pool"), rows, settings)
+    except UserError as fault:
+        what = str(fault).partition("; ")[0]
+        raise UserError(f"{what}; delete the folder {stage.folder} and resume the run") from None
 
 
 def _made(stage: Stage, embedder: Embedder) -> Ground:
@@ -103,6 +109,8 @@ def _made(stage: Stage, embedder: Embedder) -> Ground:
     )
     if stage.number == 1 and stage.settings.whiten is None:  # else they were told before
         tell_skipped(features, stage.tell)
+    if collapsed(features, np.flatnonzero(features.valid)):
+        stage.tell(f"stage {stage.number} starts from features that have {NOTE}")
     valid = usable_firsts(features, stage.images, own, stage.folder.parent, stage.tell)
     check_different(stage.images, features.valid, valid)
     rows = np.flatnonzero(valid)
