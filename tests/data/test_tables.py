@@ -89,6 +89,12 @@ def test_a_drive_is_told(folder):
     assert any("1 paths begin with a drive, such as C:" in n for n in load_images(folder).notes)
 
 
+def test_nothing_but_drives_is_an_error_that_says_why(folder):
+    (folder / "index.csv").write_text("path\nD:\\photos\\1.png\n")
+    with pytest.raises(UserError, match=r"none of its 1 images exists.* such as D:, .*relative"):
+        load_images(folder)
+
+
 def test_a_parquet_table_made_on_windows(folder):
     table = pl.DataFrame({"path": ["photos\\shoe0\\0.png"], "object": ["a"]})
     table.write_parquet(folder / "set.parquet")

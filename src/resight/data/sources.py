@@ -86,12 +86,15 @@ def load_images(
     if not any(p.is_file() for p in images.full_paths()):
         raise UserError(
             f"{images.source}: none of its {len(images):,} images exists, the first would be "
-            f"{images.full_paths()[0]}; {_why_gone(path)}"
+            f"{images.full_paths()[0]}; {_why_gone(path, images)}"
         )
     return images
 
 
-def _why_gone(path: Path) -> str:
+def _why_gone(path: Path, images: ImageSet) -> str:
+    drive = next((note for note in images.notes if "begin with a drive" in note), None)
+    if drive is not None:
+        return drive
     if path.suffix.lower() == ".parquet" and path.is_file() and place_of(path):  # one of ours
         return (
             "they were moved or deleted since: put them back, or give the images as they lie now "
