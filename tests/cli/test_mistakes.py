@@ -60,10 +60,12 @@ MISTAKES: dict[str, tuple[Callable[[World], list[str]], str]] = {
     "empty folder": (lambda w: train(w, w.folder("empty", 0, 0)), "empty: no images in this"),
     "one object only": (lambda w: train(w, w.folder("one", 1, 5)), "one: .*object.* at least 2"),
     "one image an object": (
-        lambda w: train(w, w.folder("single", 9, 1)), "no training object has two images"
+        lambda w: train(w, w.folder("single", 9, 1), "--recipe", "ctl"),
+        "no training object has two images",
     ),
     "no labels": (
-        lambda w: train(w, str(w.shapes / "object 00")), "object 00: no labels; training needs"
+        lambda w: train(w, str(w.shapes / "object 00"), "--recipe", "ctl"),
+        "object 00: no labels; training needs",
     ),
     "all images corrupt": (
         lambda w: ["embed", str(w.run), str(Path(w.write("bad/a/x.jpg", b"no")).parent.parent),

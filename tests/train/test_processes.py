@@ -39,7 +39,7 @@ def test_two_processes(shapes: Path, tmp_path: Path) -> None:
 def test_two_processes_without_labels(tmp_path: Path) -> None:
     """Each has a memory of its own; the losses are those of one process, but for rounding."""
     photos = folder(tmp_path / "photos", 10, 4)
-    insclr = ["train", "insclr", "--data", str(photos), "--backbone", TINY, "--weights", "none"]
+    insclr = ["train", str(photos), "--recipe", "insclr", "--backbone", TINY, "--weights", "none"]
     insclr += ["--size", "32", "--epochs", "2", "--workers", "0", "--set", "lr=1e-4"]
     for pair in ("steps=3", "tuples=3", "stages=[{}, {memory: {fill: views}}]"):
         insclr += ["--set", pair]

@@ -45,6 +45,7 @@ def test_every_row_of_the_papers_has_its_file() -> None:
     wanted |= {f"ablation_{what}" for what in ("temperature", "positives", "batch")}
     wanted |= {"insclr_gldv2", "insclr_instre", "ablation_unlabelled"}
     ours = {"small", "folder", "compare_unlabelled", "compare_losses", "compare_temperature"}
+    ours |= {"defaults"}
     assert wanted | ours == set(recipe_names())
 
 

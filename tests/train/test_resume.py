@@ -174,8 +174,13 @@ EXTRA = {
     "lora": {"recipe": "smooth_ap", "backbone": "test_vit", "tune": "lora", "lora_rank": 2},
     "head": {"recipe": "smooth_ap", "tune": "head", "loss": "proxy_nca"},
     "chunk": {"recipe": "ctl", "chunk": 3, "accumulate": 2},
+    "closed-form": {
+        "recipe": "smooth_ap", "start": "closed-form", "loss": "fastap", "steps": 9, "refit": True,
+        "projection": None,
+    },
+    "ctl-closed-form": {"recipe": "ctl", "start": "closed-form", "steps": 7, "warmup": 0.3},
     "ctl-memory": {"recipe": "smooth_ap", "loss": "ctl", "memory": {"size": 9}},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *EXTRA])

@@ -32,7 +32,7 @@ def train(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 
     def call(data: Path, *words: str) -> tuple[int, str]:
         out = ["--out", str(tmp_path / "run")]
-        status = resight("train", "insclr", "--data", str(data), *out, *PLAIN, *words)
+        status = resight("train", str(data), "--recipe", "insclr", *out, *PLAIN, *words)
         said = capfd.readouterr().err
         assert "Traceback" not in said
         return status, said.replace(str(tmp_path), "TMP")

@@ -99,6 +99,7 @@ def train(
     from resight.train.auto import MINUTES, choose
     from resight.train.catalogue import find_recipe, read_recipe
     from resight.train.recipes import settings_of
+    from resight.train.rundir import check_out
 
     if resume is not None:
         given: list[Any] = [
@@ -133,6 +134,8 @@ def train(
         recipe = "smooth_ap"
     automatic = (recipe or values.get("recipe", AUTO)) == AUTO
     image_set = None
+    if out is not None and not show:
+        check_out(out, force)  # before anything is read
     if images is not None and (automatic or not show):
         image_set = load_images(
             images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
@@ -168,7 +171,7 @@ def train(
         out = _free(f"{'auto' if automatic else settings.recipe}-{images.resolve().stem or 'run'}")
     from resight.train import start as starting
 
-    starting.check_out(out, force)
+    check_out(out, force)
     for line in image_set.notes:
         note(line)
     budget = minutes

@@ -75,13 +75,14 @@ def _depth(
     return Depth(number, one.shape[1], (height, width), max(1, round(size[0] / height)), token, own)
 
 
-def usual_depths(found: Sequence[Depth], *, leave_out: int = 1) -> tuple[int, ...]:
-    """All depths but the last `leave_out`, at most `MOST`, evenly spread.
+def usual_depths(found: Sequence[Depth], *, leave_out: int | None = None) -> tuple[int, ...]:
+    """All depths but the last `leave_out` (None: a quarter), at most `MOST`, evenly spread.
 
-    The last map was made for classes and is the worst of all at telling instances apart: without
-    it retrieval was better or equal on seven sets of seven without labels (docs/embedder.md).
+    The last maps were made for classes and are the worst at telling instances apart: without them
+    retrieval is better or equal on five sets of five, with labels and without (docs/embedder.md).
     """
     chosen = [one.number for one in found if one.stride >= _FIRST_STRIDE] or [found[-1].number]
+    leave_out = max(1, round(len(chosen) / 4)) if leave_out is None else leave_out
     chosen = chosen[: max(1, len(chosen) - leave_out)]
     if len(chosen) > MOST:
         chosen = [chosen[round(k * (len(chosen) - 1) / (MOST - 1))] for k in range(MOST)]

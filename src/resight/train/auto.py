@@ -29,7 +29,7 @@ def choose(images: ImageSet, *, unlabelled: bool = False) -> Choice:
     """What to train these images with."""
     counts = images.table.group_by("object").len().drop_nulls()["len"]
     several = counts.filter(counts > 1)
-    if unlabelled or len(several) < 2:
+    if unlabelled or not len(several):
         return _without_labels(images, unlabelled)
     each = float(several.median() or 2)  # type: ignore[arg-type]
     per_object = 2 if each < 3 else 4
@@ -43,7 +43,7 @@ def choose(images: ImageSet, *, unlabelled: bool = False) -> Choice:
         "start": "closed-form",
         "refit": True,
         "resize": "stretch",
-        "augment": _AUGMENT,
+        "augment": dict(_AUGMENT),
         "ids": ids,
         "images": per_object,
         "loss": loss,
@@ -75,7 +75,7 @@ def _without_labels(images: ImageSet, asked: bool) -> Choice:
     }
     lines = (
         f"auto: {len(images):,} images, labels are not used ({why})",
-        "a closed form on all depths of the network but the last, nothing to train",
+        "a closed form on all depths of the network but the last ones, nothing to train",
         "images that are each other's nearest stand in for images of one object",
     )
     return Choice(values, lines)

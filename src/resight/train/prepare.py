@@ -92,7 +92,9 @@ def build_story(
     seed_everything(settings.seed, settings.deterministic)
     embedder = Embedder(settings.embedder())
     if start is not None:
-        embedder.load_state_dict(Embedder.load(start, "cpu").state_dict())
+        fitted = Embedder.load(start, "cpu")
+        embedder.load_state_dict(fitted.state_dict())
+        embedder.info = fitted.info
     else:
         if embedder.config.last_stride != settings.last_stride:
             tell(f"{settings.backbone} has no last stride to remove; it is kept")

@@ -9,6 +9,7 @@ from pathlib import Path
 from resight.errors import UserError
 from resight.evaluate.catalogue import protocol
 from resight.models.backbones import check_backbone
+from resight.models.open import AUTO, LIGHT
 from resight.train.catalogue import (
     About,
     Sweep,
@@ -55,6 +56,8 @@ def _schedule(settings: CommonSettings) -> list[str]:
 
 
 def _network(settings: CommonSettings, build: bool) -> list[str]:
+    if settings.backbone == AUTO:
+        settings = settings.model_copy(update={"backbone": LIGHT})
     try:
         check_backbone(settings.backbone)
         if build:

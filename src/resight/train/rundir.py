@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from resight import __version__
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
-from resight.files import fresh_folder, read_json, write_json, write_text
+from resight.files import check_folder, fresh_folder, read_json, write_json, write_text
 from resight.provenance import git_state, versions
 from resight.settings import dump_yaml
 
@@ -97,3 +97,8 @@ class Run:
             except (ValueError, KeyError):  # the last line of a killed run may be half a line
                 continue
         write_text(path, "".join(kept))
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Check that a run can be written to `out`, before any work; raises UserError."""
+    check_folder(out, "a training run", mark=RECORD, force=force)

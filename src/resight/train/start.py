@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from resight.data.sources import load_images
 from resight.data.splits import Parts, training_parts
 from resight.errors import UserError
 from resight.features.compute import EmbedOptions
-from resight.files import check_folder, write_text
+from resight.files import write_text
 from resight.models.embedder import CONFIG, Embedder, pick_device
 from resight.sampling.plan import describe
 from resight.settings import dump_yaml, read_yaml
@@ -28,7 +29,7 @@ from resight.train.prepare import build_story, definite, epochs_for, timed
 from resight.train.recipes import settings_of
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.settings import CommonSettings, TrainSettings
-from resight.train.rundir import IMAGES, RECORD, SETTINGS, Run
+from resight.train.rundir import IMAGES, SETTINGS, Run, check_out
 from resight.train.story import Story
 from resight.train.unlabelled import pace
 from resight.train.unlabelled.fit_to import unlabelled_rows
@@ -72,8 +73,11 @@ def start(
         story = build_story(settings, parts, watcher.tell)
         _create(out, settings, parts.images, force)
         return _fit(Run.open(out), settings, story, parts, options, watcher, resume=False)
+    if "projection" not in settings.model_fields_set:  # a recipe's default, not a wish
+        settings = settings.model_copy(update={"projection": None})
     _create(out, settings, parts.images, force)
-    return _from_closed_form(Run.open(out), settings, parts, options, watcher)
+    with _nothing_left(out, out / START / CONFIG):
+        return _from_closed_form(Run.open(out), settings, parts, options, watcher)
 
 
 def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
@@ -100,7 +104,9 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
     if settings.start == "closed-form" and not (folder / "checkpoints" / "last.pt").is_file():
         return _from_closed_form(run, settings, parts, options, watcher)
     # The checkpoint brings the weights: nothing is to be loaded, or told of, here.
-    story = build_story(settings.model_copy(update={"weights": "none"}), parts, lambda line: None)
+    bare = settings.model_copy(update={"weights": "none"})
+    begun = folder / START if settings.start == "closed-form" else None
+    story = build_story(bare, parts, lambda line: None, start=begun)
     return _fit(run, settings, story, parts, options, watcher, resume=True)
 
 
@@ -148,10 +154,17 @@ def _start_unlabelled(
     if is_main():
         Run.create(out, settings, chosen, force=force)
     PartialState().wait_for_everyone()
-    try:
+    with _nothing_left(out, out / "stage-1" / GROUND):
         return _unlabelled(Run.open(out), settings, chosen, options, watcher)
-    except UserError:
-        if is_main() and not (out / "stage-1" / GROUND).is_file():  # nothing to go on with
+
+
+@contextlib.contextmanager
+def _nothing_left(out: Path, kept: Path) -> Iterator[None]:
+    """A run that a mistake ends before `kept` is there could not go on: it goes as a whole."""
+    try:
+        yield
+    except (UserError, OSError):
+        if is_main() and not kept.is_file():
             for path in out.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             with contextlib.suppress(OSError):  # it may be a mounted disk
@@ -192,7 +205,7 @@ def _fit(
     )
     watcher.tell(describe(story.labels, story.batches(0)))
     record = run.record
-    story.embedder.info = {
+    story.embedder.info |= {
         "recipe": settings.model_dump(mode="json"),
         "data": record["data"] | {"training_objects": len(parts.train.objects())},
         "resight": record["resight"],
@@ -234,10 +247,9 @@ def _refitted(
         options=EmbedOptions(workers=options.workers),
         progress=lambda done, total: watcher.step(done, total, "embedding"),
     )
-    score = found.table[0].scores[settings.select_by]
-    run.log(
-        {"kind": "refit", "step": position.step, "by": found.chosen.words()} | found.table[0].scores
-    )
+    scores = found.table[0].scores
+    score = scores[settings.select_by]
+    run.log({"kind": "refit", "step": position.step, "by": found.chosen.words()} | scores)
     if found.chosen.method == "raw" or score <= position.best:
         watcher.tell("a projection fitted again does not help; it is left out")
         return position
@@ -269,12 +281,6 @@ def within(
 def is_main() -> bool:
     """Whether this is the only process, or the one of several that talks and writes."""
     return bool(PartialState().is_main_process)
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Check that a run can be written to `out`, before any work; raises UserError."""
-    if is_main():
-        check_folder(out, "a training run", mark=RECORD, force=force)
 
 
 def _of_main(watcher: Watcher) -> Watcher:

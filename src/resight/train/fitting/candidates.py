@@ -63,10 +63,10 @@ def usual_dims(count: int) -> int:
 
 
 def sets_of_depths(found: list[Depth]) -> list[tuple[int, ...]]:
-    """Those that labels choose from: all but the last, all, all but the last two."""
+    """Those that labels choose from: without the last quarter, all but the last, all."""
     if not found:
         return [()]
-    return list(dict.fromkeys(usual_depths(found, leave_out=k) for k in (1, 0, 2)))
+    return list(dict.fromkeys(usual_depths(found, leave_out=k) for k in (None, 1, 0)))
 
 
 def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> list[Candidate]:
@@ -86,7 +86,7 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
         grids = [wish.grid]
     ways: list[Candidate] = []
     for side in grids:
-        for depths in sets if side == 1 else sets[:1] + sets[2:]:
+        for depths in sets if side == 1 else sets[:2]:
             for dims in sorted({max(LEAST, size) for size in sizes}, reverse=True):
                 ways += [Candidate("discriminant", depths, side, dims, s) for s in shrinks]
     for depths in sets:
@@ -99,7 +99,7 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
 
 
 def without_labels(found: list[Depth], count: int, wish: Wish) -> Candidate:
-    """The default, as nothing can choose: all depths but the last, means, mutual neighbours.
+    """The default, as nothing can choose: depths but the last quarter, means, mutual neighbours.
 
     Raises UserError when what is wished for needs labels.
     """

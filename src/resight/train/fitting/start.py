@@ -18,12 +18,13 @@ from resight.train.fitting.candidates import Candidate, Wish
 from resight.train.fitting.fit import Fitted, fit
 from resight.train.fitting.plan import Plan
 from resight.train.loop import LoopOptions, Watcher
-from resight.train.prepare import initial_weights
+from resight.train.prepare import initial_weights, seed_everything
 from resight.train.recipes.settings import CommonSettings
 
 Kind = TypeVar("Kind", bound=CommonSettings)
 WORK = "fitting"  # in the run: features of all candidates, until the start is there
 SHOWN = 3  # candidates that are told of
+BN_EPS = 1e-5  # torch's, beside the variances
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def closed_form_start(
     Raises UserError when nothing can be fitted.
     """
     assert settings.size is not None
+    seed_everything(settings.seed, settings.deterministic)
     base = Embedder(bare_config(settings.backbone, settings.size, settings.pooling))
     config = base.config.model_copy(update={"preprocess": settings.embedder().preprocess})
     base.config = config
@@ -68,12 +70,12 @@ def closed_form_start(
 
 
 def _wish(settings: CommonSettings) -> Wish:
-    """What the settings hold fast; their defaults don't count."""
+    """What the settings hold fast."""
     grids = set(settings.grids)
     return Wish(
         depths=settings.depths or None,
         grid=grids.pop() if len(grids) == 1 else None,
-        dims=settings.projection if "projection" in settings.model_fields_set else None,
+        dims=settings.projection,
     )
 
 
@@ -106,4 +108,4 @@ def _with_neck(settings: CommonSettings, found: Fitted) -> Embedder:
 
 def _neck(variances: NDArray[np.float64]) -> dict[str, torch.Tensor]:
     spread = torch.from_numpy(np.maximum(variances, 1e-12)).float()
-    return {"neck.running_var": spread, "neck.weight": spread.sqrt()}
+    return {"neck.running_var": spread, "neck.weight": (spread + BN_EPS).sqrt()}

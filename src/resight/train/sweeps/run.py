@@ -118,7 +118,6 @@ def _start_tasks(trials: Sequence[plan.Trial], folder: Path, options: Options) -
             starts[(weights,)] = weights
             continue
         height, width = settings["size"]
-        weights = "imagenet" if weights == "auto" else weights
         words = (model, "--weights", weights, "--size", f"{height}x{width}")
         starts[words] = f"{model}, {height}x{width}"
     tasks = []
