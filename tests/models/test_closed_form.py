@@ -1,317 +1,322 @@
-"""Whitening: against the papers' formulas done slowly, whatever the blocks, and as an embedder."""
+"""Closed forms: against the papers' formulas done slowly, and against scikit-learn."""
 
 from __future__ import annotations
 
-import copy
-import json
-
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracles import whitening as oracle
-from tests.pictures import picture
-from torch.nn import functional as F
+from tests.oracles import closed_form as oracle
 
-from resight.data.transforms import Preprocess
-from resight.errors import UserError
-from resight.models import whitening as w
-from resight.models.embedder import Embedder, EmbedderConfig
-from resight.models.heads import Whitening
+from resight.models.closed_form import (
+    Pair,
+    discriminant,
+    joined,
+    main_axes,
+    pair_discriminant,
+    project,
+    whitening,
+)
+from resight.models.moments import difference_scatter, moments, spread
 
 
-def rows(count: int, dims: int, seed: int = 0) -> np.ndarray:
-    """Correlated vectors of any length around a mean that isn't 0."""
+def labelled(count: int, dims: int, each: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Objects of `each` images that lie apart along the first axes and spread along the others."""
     rng = np.random.default_rng(seed)
-    mix = rng.normal(size=(dims, dims)) * np.geomspace(3, 0.1, dims)
-    made = (rng.normal(size=(count, dims)) @ mix + 2) * rng.uniform(0.1, 50, (count, 1))
-    return made.astype(np.float32)
+    objects = np.arange(count) // each
+    centres = rng.normal(size=(objects[-1] + 1, dims)) * np.geomspace(1, 0.05, dims)
+    noise = rng.normal(size=(count, dims)) * np.geomspace(0.05, 1, dims)
+    vectors = (centres[objects] + noise + 1) * rng.uniform(0.1, 50, (count, 1))
+    return vectors.astype(np.float32), objects
 
 
-def objects_of(count: int, objects: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(-1, objects, count)
-
-
-def labelled(count: int, dims: int, objects: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Objects lie apart along the first axes, and spread most along the others."""
-    rng = np.random.default_rng(seed)
-    names = objects_of(count, objects, seed)
-    centres = rng.normal(size=(objects + 1, dims)) * np.geomspace(1, 0.05, dims)
-    spread = rng.normal(size=(count, dims)) * np.geomspace(0.02, 1, dims)
-    return (centres[names] + spread).astype(np.float32), names
-
-
-def apply(pair: w.Pair, vectors: np.ndarray) -> np.ndarray:
+def apply(pair: Pair, vectors: np.ndarray) -> np.ndarray:
     weight, bias = (part.astype(np.float64) for part in pair)
-    return oracle.unit(vectors) @ weight.T + bias
+    return np.asarray(oracle.unit(vectors) @ weight.T + bias)
 
 
-# --- without labels
+def same(pair: Pair, vectors: np.ndarray, expected: np.ndarray, close: float = 1e-6) -> None:
+    """The projected rows are these but for signs, to `close` of the weights' size (float32)."""
+    assert pair[0].dtype == pair[1].dtype == np.float32
+    out = apply(pair, vectors)
+    assert out.shape == expected.shape
+    expected = expected * np.sign((out * expected).sum(0))
+    room = close * max(1.0, float(np.abs(pair[0]).max()))
+    np.testing.assert_allclose(out, expected, rtol=0, atol=room)
 
 
-def test_whitened_rows_have_mean_0_and_covariance_1():
-    vectors = rows(500, 12)
-    out = apply(w.pca_whitening(vectors, 8, shrink=0), vectors)
-    np.testing.assert_allclose(out.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(out.T @ out / len(out), np.eye(8), atol=1e-4)
+def gram(pair: Pair, vectors: np.ndarray) -> np.ndarray:
+    """What rankings stand on: the same whatever the signs, and turns of equal variances."""
+    out = apply(pair, vectors)
+    return np.asarray(out @ out.T)
 
 
-def test_the_main_axes_come_first_and_power_0_only_turns():
-    vectors = rows(300, 10)
-    centred = oracle.unit(vectors) - oracle.unit(vectors).mean(0)
-    variances = np.sort(np.linalg.svd(centred, compute_uv=False) ** 2 / 300)[::-1]
-    weight, bias = w.pca_whitening(vectors, 10, power=0)
-    assert weight.dtype == bias.dtype == np.float32
-    np.testing.assert_allclose(weight @ weight.T, np.eye(10), atol=1e-5)
-    np.testing.assert_allclose(apply((weight, bias), vectors).var(0), variances, rtol=1e-4)
-    half = w.pca_whitening(vectors, 10, power=0.25, shrink=0)
-    np.testing.assert_allclose(apply(half, vectors).var(0), variances**0.5, rtol=1e-4)
-    few = w.pca_whitening(vectors, 3, power=0.25, shrink=0)
-    np.testing.assert_array_equal(few[0], half[0][:3])  # dims only cuts off
+# --- against the formulas
 
 
-@given(st.integers(1, 80), st.integers(0, 5))
-def test_blocks_order_and_unusable_rows_change_nothing(block, seed):
-    vectors = rows(61, 6, seed)
+@pytest.mark.parametrize("dims", [1, 5, 8])
+@pytest.mark.parametrize("floor", [0.0, 0.3, 10.0])
+def test_whitening_is_the_main_axes_evened_out(dims, floor):
+    vectors, _ = labelled(200, 8)
+    pair = whitening(moments(vectors, block=17), dims, floor=floor)
+    same(pair, vectors, oracle.white(vectors, dims, floor))
+    out = apply(pair, vectors)
+    np.testing.assert_allclose(out.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose((out**2).sum(1).mean(), 1, rtol=1e-5)
+    covariance = out.T @ out / len(out)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6)
+    variances = np.diag(covariance)
+    assert (np.diff(variances) < 1e-6).all()  # the main axes first
+    if not floor:
+        np.testing.assert_allclose(variances, 1 / dims, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dims", [3, 8, 12])
+@pytest.mark.parametrize("shrink", [0.0, 0.1, 0.3, 1.0])
+def test_the_discriminant_is_fishers(dims, shrink):
+    """With fewer objects than dimensions the main directions of all rows come after."""
+    vectors, objects = labelled(90, 12, each=10)
+    objects = np.where(np.arange(90) % 11 == 3, -1, objects)  # some unknown
+    pair = discriminant(moments(vectors), spread(vectors, objects), dims, shrink=shrink)
+    same(pair, vectors, oracle.discriminant(vectors, objects, dims, shrink))
+    np.testing.assert_allclose((apply(pair, vectors) ** 2).sum(1).mean(), 1, rtol=1e-5)
+    if not shrink:  # the differences within objects are evened out
+        weight = pair[0].astype(np.float64)
+        inside = weight @ oracle.within(vectors, objects) @ weight.T
+        np.testing.assert_allclose(inside / inside[0, 0], np.eye(dims), atol=1e-4)
+
+
+@pytest.mark.parametrize("each", [2, 30])
+def test_many_and_few_objects_beside_the_dimensions_are_the_same_formula(each):
+    """The smaller product is taken of the means: of 60 objects in 9 dimensions, and of 4."""
+    vectors, objects = labelled(120, 9, each)
+    pair = discriminant(moments(vectors), spread(vectors, objects), 7)
+    same(pair, vectors, oracle.discriminant(vectors, objects, 7, 0.3))
+
+
+@pytest.mark.parametrize("shrink", [0.0, 0.3])
+def test_the_discriminant_of_pairs_is_the_learned_whitening(shrink):
+    vectors, _ = labelled(200, 8)
+    pairs = [(k, k + 1) for k in range(0, 200, 2)]
+    sides = tuple(np.array(pairs).T)
+    pair = pair_discriminant(moments(vectors), difference_scatter(vectors, sides), 6, shrink=shrink)
+    difference = oracle.scatter(vectors, pairs)
+    same(pair, vectors, oracle.pair_discriminant(vectors, difference, 6, shrink))
+
+
+def test_joined_projections_are_turned_onto_their_main_axes():
+    vectors, objects = labelled(200, 8)
+    total = moments(vectors)
+    first, second = whitening(total, 5), discriminant(total, spread(vectors, objects), 4)
+    for dims in (1, 3):
+        both = oracle.joined(apply(first, vectors), apply(second, vectors), dims)
+        same(joined(first, second, total, dims), vectors, both, close=3e-6)
+    everything = joined(first, second, total, 99)
+    assert everything[0].shape[0] <= 8  # no more directions than the rows have
+    apart = gram(first, vectors) + gram(second, vectors)
+    np.testing.assert_allclose(gram(everything, vectors) * 2, apart, atol=1e-5)
+
+
+def test_projecting_is_unit_length_then_linear():
+    vectors, _ = labelled(20, 5)
+    vectors[3] = 0
+    pair = whitening(moments(vectors), 3)
+    out = project(vectors, pair)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, apply(pair, vectors), atol=1e-5)
+    np.testing.assert_allclose(out[3], pair[1], atol=1e-7)
+    plain = project(vectors, None)
+    assert plain.dtype == np.float32
+    np.testing.assert_allclose(plain, oracle.unit(vectors), atol=1e-6)
+
+
+# --- against scikit-learn
+
+
+def test_whitening_without_a_floor_is_scikit_learns():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    vectors, _ = labelled(200, 8)
+    found = decomposition.PCA(5, whiten=True, svd_solver="full")
+    same(
+        whitening(moments(vectors), 5, floor=0),
+        vectors,
+        oracle.scaled(found.fit_transform(oracle.unit(vectors))),
+    )
+
+
+def test_the_discriminant_without_shrinkage_is_scikit_learns():
+    """Objects of equal size: then the covariances within differ by a factor alone.
+
+    Shrinkage is not the same thing there: it replaces a share of the covariance between classes,
+    too. So for that the generalised eigenvalue problem is solved with its shrunk covariance.
+    """
+    analysis = pytest.importorskip("sklearn.discriminant_analysis")
+    from scipy.linalg import eigh
+    from sklearn.covariance import shrunk_covariance
+
+    vectors, objects = labelled(120, 8, each=4)
+    unit, total = oracle.unit(vectors), moments(vectors)
+    found = spread(vectors, objects)
+    lda = analysis.LinearDiscriminantAnalysis(solver="eigen", n_components=6)
+    expected = lda.fit(unit, objects).transform(unit)
+    expected = oracle.scaled(expected - expected.mean(0))
+    same(discriminant(total, found, 6, shrink=0), vectors, expected)
+    means = np.stack([unit[objects == k].mean(0) for k in range(30)])
+    inside = (unit - means[objects]).T @ (unit - means[objects]) / len(unit)
+    between = np.cov(means.T, bias=True)
+    for shrink in (0.1, 0.3):
+        _, axes = eigh(between, shrunk_covariance(inside, shrink))
+        expected = oracle.scaled((unit - unit.mean(0)) @ axes[:, ::-1][:, :6])
+        same(discriminant(total, found, 6, shrink=shrink), vectors, expected)
+
+
+# --- what must not matter
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 70), st.integers(0, 99))
+def test_blocks_order_lengths_and_unusable_rows_change_no_ranking(block, seed):
+    vectors, objects = labelled(60, 6, each=3, seed=seed)
     rng = np.random.default_rng(seed)
-    valid = rng.random(61) < 0.7
-    expected = w.pca_whitening(vectors[valid], 5)
-    shuffled = w.pca_whitening(rng.permutation(vectors[valid]), 5, block=block)
-    vectors[~valid] = np.nan
-    masked = w.pca_whitening(vectors, 5, valid=valid, block=block)
-    for found in (shuffled, masked):
-        for a, b in zip(found, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    valid = rng.random(60) < 0.8
+    valid[:6] = True
+    order = rng.permutation(60)
+    changed = (vectors * rng.choice([0.25, 1, 64], (60, 1))).astype(np.float32)
+    changed[~valid] = np.nan
+    changed, mask, names = changed[order], valid[order], objects[order]
+    plain = moments(vectors[valid]), spread(vectors[valid], objects[valid])
+    other = moments(changed, mask, block=block), spread(changed, names, mask, block=block)
+    for fit in (
+        lambda total, _: whitening(total, 6),
+        lambda total, found: discriminant(total, found, 6),
+        lambda total, found: pair_discriminant(total, found.within, 6),
+        lambda total, found: joined(whitening(total, 4), discriminant(total, found, 4), total, 6),
+    ):
+        expected, found = gram(fit(*plain), vectors), gram(fit(*other), vectors)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_the_length_of_a_vector_counts_for_nothing():
-    vectors = rows(50, 6)
-    scaled = vectors * np.float32(2) ** np.arange(50)[:, None].clip(0, 20)
-    for a, b in zip(w.pca_whitening(vectors, 6), w.pca_whitening(scaled, 6), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+def test_fewer_dimensions_are_the_first_of_more():
+    """So that candidates that differ in their dimensions alone are fitted once, and cut off."""
+    vectors, objects = labelled(60, 9, each=10)
+    total, found = moments(vectors), spread(vectors, objects)
+    many = discriminant(total, found, 9)[0]
+    for dims in (1, 4, 5, 7):  # 5 directions of 6 means, then those of all rows
+        few = discriminant(total, found, dims)[0]
+        cut = many[:dims] * (np.linalg.norm(few[0]) / np.linalg.norm(many[0]))
+        np.testing.assert_allclose(few, cut, rtol=1e-4, atol=1e-5)
 
 
-@given(st.integers(3, 60), st.integers(2, 9), st.integers(0, 9))
-def test_moments_and_shrinkage_in_one_pass(count, dims, seed):
-    vectors = rows(count, dims, seed)
-    unit = oracle.unit(vectors)
-    found = w.moments(vectors, block=7)
-    centred = unit - unit.mean(0)
-    np.testing.assert_allclose(found.mean, unit.mean(0), atol=1e-12)
-    np.testing.assert_allclose(found.covariance, centred.T @ centred / count, atol=1e-12)
-    np.testing.assert_allclose(found.fourth, (centred**2).sum(1).__pow__(2).mean(), rtol=1e-6)
-    np.testing.assert_allclose(found.shrinkage(), oracle.shrinkage(centred), rtol=1e-5)
+def test_signs_are_definite():
+    vectors, objects = labelled(60, 6)
+    total, found = moments(vectors), spread(vectors, objects)
+    for weight, _ in (whitening(total, 6), discriminant(total, found, 6)):
+        largest = weight[np.arange(6), np.abs(weight).argmax(1)]
+        assert (largest > 0).all()
 
 
-def test_little_data_is_not_stretched_to_noise():
-    """Of round data all variances are one; 30 rows in 20 dimensions seem far from it."""
+# --- little to learn from
+
+
+def test_no_more_dimensions_come_out_than_the_rows_have():
+    """Of rows that differ in 3 directions, the others are rounding: none of them is kept."""
     rng = np.random.default_rng(0)
-    few, many = rng.normal(size=(30, 20)), rng.normal(size=(2000, 20))
+    objects = np.arange(60) // 6
+    base = rng.normal(size=(3, 10))
+    vectors = (rng.normal(size=(10, 3))[objects] + 0.3 * rng.normal(size=(60, 3))) @ base
+    directions = moments(vectors), spread(vectors, objects)
+    for pair in (
+        whitening(directions[0], 9),
+        discriminant(*directions, 9),
+        pair_discriminant(directions[0], directions[1].within, 9),
+        joined(whitening(directions[0], 9), discriminant(*directions, 9), directions[0], 9),
+    ):
+        assert pair[0].shape == (3, 10) and pair[1].shape == (3,)
+        assert np.abs(apply(pair, vectors)).max() < 10
+    few, names = labelled(6, 40, each=3)
+    for pair in (
+        whitening(moments(few), 40),
+        discriminant(moments(few), spread(few, names), 40),
+    ):
+        assert pair[0].shape == (5, 40) and np.isfinite(pair[0]).all()
 
-    def spread(pair: w.Pair) -> float:
-        variances = apply(pair, many).var(0)
-        return float(variances.max() / variances.min())
 
-    assert spread(w.pca_whitening(few, 20)) < 2
-    assert spread(w.pca_whitening(few, 20, shrink=0)) > 10
-    assert spread(w.pca_whitening(few, 20, shrink=1)) < 2
+def test_objects_whose_means_are_equal_leave_the_directions_of_all_rows():
+    rng = np.random.default_rng(1)
+    half = oracle.unit(rng.normal(size=(5, 4)))
+    vectors, objects = np.concatenate([half, half]), np.arange(10) // 5
+    total, found = moments(vectors), spread(vectors, objects)
+    pair = discriminant(total, found, 4)
+    expected = pair_discriminant(total, found.within, 4)
+    np.testing.assert_allclose(gram(pair, vectors), gram(expected, vectors), atol=1e-5)
 
 
-def test_more_dimensions_than_there_are_is_said(recwarn):
-    said: list[str] = []
-    vectors = rows(6, 10)
-    weight, bias = w.pca_whitening(vectors, 10, tell=said.append)
-    assert weight.shape == (5, 10) and bias.shape == (5,)
-    assert said == ["5 dimensions instead of 10: 6 vectors differ in no more directions"]
-    flat = rows(50, 10)
-    flat[:, 4:] = flat[:, :1]  # repeats
-    said.clear()
-    weight, _ = w.pca_whitening(flat, 8, tell=said.append)
-    assert weight.shape == (4, 10) and len(said) == 1
-    assert np.isfinite(weight).all() and np.abs(apply((weight, _), flat)).max() < 100
-    said.clear()
-    assert w.pca_whitening(vectors, 5, tell=said.append)[0].shape == (5, 10) and not said
-    assert not recwarn.list
+def test_few_images_stay_finite_whatever_the_shrinkage():
+    vectors, objects = labelled(12, 40, each=2)
+    vectors[:, :3] = 5 * objects[:, None] * np.float32([1, 2, 3])  # hardly any spread within
+    total, found = moments(vectors), spread(vectors, objects)
+    for shrink in (0, 0.1, 1):
+        for pair in (
+            discriminant(total, found, 40, shrink=shrink),
+            pair_discriminant(total, found.within, 40, shrink=shrink),
+        ):
+            assert all(np.isfinite(part).all() for part in pair)
+            out = apply(pair, vectors)
+            np.testing.assert_allclose((out**2).sum(1).mean(), 1, rtol=1e-3)
+
+
+def test_labels_bring_unseen_objects_together_where_whitening_does_not():
+    vectors, objects = labelled(400, 16, each=10, seed=3)
+    test, names = labelled(400, 16, each=10, seed=4)
+
+    def hits(out: np.ndarray) -> float:
+        """R@1 by the cosine."""
+        unit = oracle.unit(out)
+        near = (unit @ unit.T - 9 * np.eye(len(unit))).argmax(1)
+        return float(np.mean(names == names[near]))
+
+    total = moments(vectors)
+    white = hits(apply(whitening(total, 16), test))
+    learned = hits(apply(discriminant(total, spread(vectors, objects), 16), test))
+    assert learned > max(hits(test), white) + 0.1, (hits(test), white, learned)
+
+
+def parallel() -> np.ndarray:
+    """One direction at many lengths: only rounding tells the rows apart."""
+    return np.outer(np.linspace(0.1, 7, 9), [1, 2.7, 0.3]).astype(np.float32)
+
+
+PLAIN, NAMES = labelled(12, 3, each=3)
+TWICE = PLAIN.repeat(2, 0)
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: w.pca_whitening(rows(9, 3), 0), "dims 0: at least 1"),
-        (lambda: w.pca_whitening(rows(9, 3), 2, power=1.5), "power 1.5"),
-        (lambda: w.pca_whitening(np.ones((9, 3)), 2), "all vectors are the same"),
-        (lambda: w.pca_whitening(np.zeros((9, 3)), 2), "all vectors are the same"),
-        (lambda: w.pca_whitening(rows(1, 3), 2), "usable vectors: 1;"),
-        (lambda: w.pca_whitening(rows(9, 3), 2, valid=np.zeros(9)), "usable vectors: 0;"),
-        (lambda: w.pca_whitening(rows(9, 3), 2, valid=np.ones(8)), r"\(8,\) for 9"),
-        (lambda: w.pca_whitening(np.full((9, 3), np.nan), 2), "not finite"),
-        (lambda: w.learned_whitening(rows(9, 3), np.arange(9), 2), "0 objects with two"),
-        (lambda: w.learned_whitening(rows(9, 3), np.r_[0, 0, 1:8], 2), "1 objects with two"),
-        (lambda: w.learned_whitening(rows(9, 3), np.zeros(8), 2), r"\(8,\) objects for 9"),
+        (lambda: whitening(moments(PLAIN), 0), "dims 0: at least 1"),
+        (lambda: whitening(moments(PLAIN), 2, floor=-1), "floor -1: not below 0"),
+        (lambda: whitening(moments(np.ones((9, 3))), 2), "all vectors are the same"),
+        (lambda: whitening(moments(np.zeros((9, 3))), 2), "all vectors are the same"),
+        (lambda: whitening(moments(parallel()), 2), "all vectors are the same"),
         (
-            lambda: w.learned_whitening(rows(4, 3).repeat(2, 0), np.arange(4).repeat(2), 2),
-            "equal vectors",
+            lambda: discriminant(moments(parallel()), spread(parallel(), np.arange(9) // 3), 2),
+            "all vectors are the same",
         ),
+        (
+            lambda: pair_discriminant(moments(np.ones((9, 3))), np.eye(3), 2),
+            "all vectors are the same",
+        ),
+        (lambda: discriminant(moments(PLAIN), spread(PLAIN, NAMES), 0), "dims 0"),
+        (lambda: discriminant(moments(PLAIN), spread(PLAIN, NAMES), 2, shrink=1.1), "shrink 1.1"),
+        (lambda: pair_discriminant(moments(PLAIN), np.eye(3), 2, shrink=-0.1), "shrink -0.1"),
+        (lambda: pair_discriminant(moments(PLAIN), np.eye(3), 0), "dims 0"),
+        (
+            lambda: discriminant(moments(TWICE), spread(TWICE, np.arange(24) // 2), 2),
+            "the images of each object have equal vectors",
+        ),
+        (lambda: main_axes(np.zeros((3, 3))), "all vectors are the same"),
     ],
 )  # fmt: skip
 def test_nothing_to_learn_is_one_clear_sentence(make, text):
     with pytest.raises(ValueError, match=text):
         make()
-
-
-# --- with labels
-
-
-@given(st.integers(1, 90), st.integers(0, 5))
-def test_the_spread_within_objects_is_that_of_their_pairs(block, seed):
-    vectors, objects = labelled(60, 5, 11, seed)
-    found = w.within(vectors, objects, block=block)
-    np.testing.assert_allclose(found.covariance, oracle.within(vectors, objects), atol=1e-12)
-    rng = np.random.default_rng(seed)
-    order, names = rng.permutation(60), rng.permutation(11)
-    renamed = np.where(objects < 0, -1, names[objects])
-    again = w.within(vectors[order], renamed[order], block=block)
-    assert again.count == found.count
-    np.testing.assert_allclose(again.covariance, found.covariance, atol=1e-12)
-    np.testing.assert_allclose(again.fourth, found.fourth, rtol=1e-9)
-
-
-def test_pairs_of_images_shrink_like_as_many_independent_differences():
-    rng = np.random.default_rng(1)
-    vectors, objects = rng.normal(size=(40, 6)), np.arange(20).repeat(2)
-    unit = oracle.unit(vectors)
-    differences = (unit[::2] - unit[1::2]) / np.sqrt(2)
-    found = w.within(vectors, objects)
-    assert found.count == 20
-    np.testing.assert_allclose(found.shrinkage(), oracle.shrinkage(differences), rtol=1e-6)
-
-
-@pytest.mark.parametrize("shrink", [0.0, 0.2])
-def test_learned_whitening_is_the_papers(shrink):
-    vectors, objects = labelled(200, 8, 30)
-    expected, _ = oracle.learned(vectors, objects, 5, shrink)
-    pair = w.learned_whitening(vectors, objects, 5, shrink=shrink, block=17)
-    out = apply(pair, vectors)
-    signs = np.sign((out * expected).sum(0))
-    np.testing.assert_allclose(out * signs, expected, rtol=1e-3, atol=1e-3)
-    if not shrink:  # the differences within objects have the covariance 1
-        known = pair[0].astype(np.float64)
-        inside = known @ oracle.within(vectors, objects) @ known.T
-        np.testing.assert_allclose(inside, np.eye(5), atol=1e-3)
-
-
-def test_labels_bring_unseen_objects_together_where_pca_does_not():
-    vectors, objects = labelled(400, 16, 40, seed=3)
-    test, names = labelled(400, 16, 40, seed=4)
-    known = names >= 0
-
-    def hits(out: np.ndarray) -> float:
-        """R@1 by the cosine, among the images of known objects."""
-        unit = oracle.unit(out[known])
-        near = (unit @ unit.T - 9 * np.eye(len(unit))).argmax(1)
-        return float(np.mean(names[known] == names[known][near]))
-
-    pca = hits(apply(w.pca_whitening(vectors, 16), test))
-    learned = hits(apply(w.learned_whitening(vectors, objects, 16), test))
-    assert learned > max(hits(test), pca) + 0.1, (hits(test), pca, learned)
-
-
-def test_fewer_pairs_than_dimensions_stay_finite():
-    vectors, objects = rows(12, 40), np.arange(6).repeat(2)
-    said: list[str] = []
-    weight, bias = w.learned_whitening(vectors, objects, 40, tell=said.append)
-    assert weight.shape == (11, 40) and len(said) == 1
-    assert np.isfinite(weight).all() and np.isfinite(bias).all()
-    steady = vectors.copy()
-    steady[:, :3] = np.float32(objects[:, None]) * [1, 2, 3]  # no spread within objects at all
-    forced = w.learned_whitening(steady, objects, 5, shrink=0)
-    assert all(np.isfinite(part).all() for part in forced)
-
-
-def test_kept_share_is_the_variance_of_the_projected_rows():
-    vectors = rows(150, 9)
-    centred = oracle.unit(vectors) - oracle.unit(vectors).mean(0)
-    variances = np.sort(np.linalg.svd(centred, compute_uv=False) ** 2)[::-1]
-    weight, _ = w.pca_whitening(vectors, 4)
-    expected = variances[:4].sum() / variances.sum()
-    assert w.kept_share(vectors, weight, block=31) == pytest.approx(expected, rel=1e-6)
-    everything, _ = w.pca_whitening(vectors, 9)
-    assert w.kept_share(vectors, everything) == pytest.approx(1)
-
-
-# --- as part of an embedder
-
-
-@pytest.fixture(scope="module")
-def turned(embedder) -> Embedder:
-    rng = np.random.default_rng(2)
-    weight = rng.normal(size=(5, embedder.features_dim)).astype(np.float32)
-    return w.whitened(embedder, weight, rng.normal(size=5).astype(np.float32))
-
-
-def images(count: int = 3) -> torch.Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def test_the_module_is_unit_length_then_linear(embedder, turned):
-    layer = turned.whitening
-    assert isinstance(layer, Whitening)
-    f = torch.randn(4, embedder.features_dim) * 30
-    expected = F.normalize(embedder.neck(f)) @ layer.linear.weight.T + layer.linear.bias
-    torch.testing.assert_close(turned.finish(f), expected)
-    assert turned.dim == 5 and turned.features_dim == embedder.features_dim == embedder.dim
-    f, e = turned(images())
-    assert f.shape == (3, turned.features_dim) and e.shape == (3, 5)
-    fresh = Whitening(4, 3)
-    torch.testing.assert_close(fresh(torch.eye(4)), torch.eye(4, 3))
-    assert not turned.training and embedder.config.whiten is None  # the first is untouched
-
-
-def test_scales_are_summed_before_one_whitening(embedder, turned):
-    x = images()
-    before = embedder.embed_tensor(x, flip=True, scales=(1, 0.5))
-    torch.testing.assert_close(
-        turned.embed_tensor(x, flip=True, scales=(1, 0.5)), turned.whitening(before)
-    )
-    one = embedder.embed_tensor(x, flip=True)
-    torch.testing.assert_close(turned.embed_tensor(x, flip=True), turned.whitening(one))
-    assert torch.equal(turned.embed_tensor(x), turned(x)[1])
-
-
-def test_a_whitened_embedder_makes_the_round_trip(embedder, turned, tmp_path):
-    folder = turned.save(tmp_path)
-    loaded = Embedder.load(folder, "cpu")
-    assert loaded.config == turned.config and loaded.config.whiten == 5 and loaded.dim == 5
-    assert loaded.fingerprint() == turned.fingerprint() != embedder.fingerprint()
-    photo = picture(0, (40, 24))
-    assert np.array_equal(loaded.embed(photo), turned.embed(photo))
-    assert loaded.embed([]).shape == (0, 5)
-    assert "5 dimensions" in (folder / "README.md").read_text()
-    other = copy.deepcopy(turned)
-    with torch.no_grad():
-        other.whitening.linear.bias[0] += 1
-    assert other.fingerprint() != turned.fingerprint()
-
-
-def test_embedders_without_whitening_are_as_they_were(embedder, tmp_path):
-    """Their files don't know the key, and their fingerprint is that of the old configuration."""
-    content = json.loads((embedder.save(tmp_path) / "embedder.json").read_text())
-    assert "whiten" not in content["config"]
-    assert list(embedder.config.model_dump(mode="json")) == [*content["config"], "whiten"]
-    assert Embedder.load(tmp_path, "cpu").fingerprint() == embedder.fingerprint()
-    preprocess = Preprocess(size=(32, 32), mean=(0.5, 0.5, 1 / 3))
-    config = EmbedderConfig(backbone="test_resnet", gem_p=1e-7, preprocess=preprocess)
-    old = config.model_dump_json().replace(',"whiten":null', "")
-    assert config.written() == old and '"whiten"' not in old
-    assert '"whiten":4' in config.model_copy(update={"whiten": 4}).written()
-
-
-def test_a_second_whitening_and_a_wider_one_are_refused(embedder, turned):
-    pair = np.eye(3, 5, dtype=np.float32), np.zeros(3, np.float32)
-    with pytest.raises(UserError, match=r"whitened already \(to 5 dimensions\); whiten the one"):
-        w.whitened(turned, *pair)
-    with pytest.raises(ValueError, match="weight"):
-        w.whitened(embedder, *pair)
-    with pytest.raises(UserError, match="whiten 9999: only"):
-        Embedder(EmbedderConfig(backbone="test_resnet", whiten=9999))

@@ -31,6 +31,8 @@ DIMS = 256  # of a projection, where none are asked for
 FLOOR = 0.3  # of the mean variance, added to each before it is evened out
 SHRINK = 0.3  # of the covariance within objects, replaced by a round one
 RANK = 1e-12  # of the largest variance: below it lies what float32 made of nothing
+_SAME = "all vectors are the same: there is nothing to fit to"
+_EVEN = 1e-9  # the same where the spread within objects is evened out to 1
 
 
 def whitening(total: Moments, dims: int, *, floor: float = FLOOR) -> Pair:
@@ -42,6 +44,7 @@ def whitening(total: Moments, dims: int, *, floor: float = FLOOR) -> Pair:
     """
     if floor < 0:
         raise ValueError(f"floor {floor}: not below 0")
+    _require_difference(total)
     variances, axes = main_axes(total.covariance)
     dims = _checked(dims, len(variances))
     variances, axes = variances[:dims], axes[:, :dims]
@@ -53,7 +56,8 @@ def discriminant(total: Moments, found: Spread, dims: int, *, shrink: float = SH
 
     `shrink` of the covariance within, from 0 to 1, is replaced by a round one of the same size:
     few images say little about directions in which they hardly differ. Where there are fewer
-    objects than `dims`, the main directions of all rows follow those of the means.
+    objects than `dims`, the main directions of all rows follow those of the means. Gives E <=
+    `dims` rows, as `whitening`.
 
     Raises ValueError: a value out of range, images of each object that are all the same.
     """
@@ -66,7 +70,8 @@ def discriminant(total: Moments, found: Spread, dims: int, *, shrink: float = SH
         rest = _evened(lower, total.covariance)
         rest -= directions @ (directions.T @ rest)
         rest -= (rest @ directions) @ directions.T
-        directions = np.hstack([directions, main_axes(rest)[1][:, : dims - directions.shape[1]]])
+        more = _axes(rest, _EVEN)[1]
+        directions = np.hstack([directions, more[:, : dims - directions.shape[1]]])
     return _pair(_back(lower, directions), total)
 
 
@@ -78,7 +83,7 @@ def pair_discriminant(total: Moments, within: Float, dims: int, *, shrink: float
     Raises ValueError as `discriminant`.
     """
     lower = _root(total, within, shrink)
-    axes = main_axes(_evened(lower, total.covariance))[1]
+    axes = _axes(_evened(lower, total.covariance), _EVEN)[1]
     return _pair(_back(lower, axes[:, : _checked(dims, axes.shape[1])]), total)
 
 
@@ -102,12 +107,24 @@ def main_axes(covariance: Float) -> tuple[Float, Float]:
 
     Raises ValueError when no row differs from another.
     """
+    values, axes = _axes(covariance, 0.0)
+    if not len(values):
+        raise ValueError(_SAME)
+    return values, axes
+
+
+def _axes(covariance: Float, least: float) -> tuple[Float, Float]:
+    """As `main_axes`, also without variances up to `least`; there may be none left."""
     values, axes = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(covariance)))
     values, axes = values[::-1], axes[:, ::-1]
-    known = values > max(RANK * values[0], 1e-30)
-    if not known.any():
-        raise ValueError("all vectors are the same: there is nothing to fit to")
+    known = values > max(RANK * values[0], least, 1e-30)
     return np.asarray(values[known]), np.asarray(axes[:, known])
+
+
+def _require_difference(total: Moments) -> None:
+    variance = float(np.trace(total.covariance))
+    if variance <= RANK * (variance + float(total.mean @ total.mean)):
+        raise ValueError(_SAME)
 
 
 def _checked(dims: int, rank: int) -> int:
@@ -120,6 +137,7 @@ def _root(total: Moments, within: Float, shrink: float) -> Float:
     """The lower triangle L with L Lᵀ = the shrunk covariance within objects."""
     if not 0 <= shrink <= 1:
         raise ValueError(f"shrink {shrink}: not from 0 to 1")
+    _require_difference(total)
     size = float(np.trace(within))
     if size <= RANK * float(np.trace(total.covariance)):
         raise ValueError("the images of each object have equal vectors: nothing to learn from")
@@ -151,8 +169,8 @@ def _evened(lower: Float, covariance: Float) -> Float:
 def _leading(rows: Float, count: int) -> Float:
     """The `count` main directions (D, count) of rows (K, D) about 0, by the smaller product."""
     if len(rows) >= rows.shape[1]:
-        return main_axes(rows.T @ rows)[1][:, :count]
-    values, axes = main_axes(rows @ rows.T)
+        return _axes(rows.T @ rows, _EVEN)[1][:, :count]
+    values, axes = _axes(rows @ rows.T, _EVEN)
     return np.asarray(rows.T @ (axes[:, :count] / np.sqrt(values[:count])))
 
 

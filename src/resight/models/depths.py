@@ -59,8 +59,9 @@ def depths_of(backbone: nn.Module, size: tuple[int, int]) -> list[Depth]:
     Raises UserError when the network has no intermediate maps.
     """
     backbone.eval()
+    place = next(backbone.parameters()).device
     with torch.no_grad():
-        last, maps = _run(backbone, torch.zeros(1, 3, *size), None, last=True)
+        last, maps = _run(backbone, torch.zeros(1, 3, *size, device=place), None, last=True)
     found = [_depth(k, one, size, token=token is not None) for k, (one, token) in enumerate(maps)]
     own = last.ndim == 4 and last.shape[1] == getattr(backbone, "num_features", None)
     if own and last.shape[1] != found[-1].channels:

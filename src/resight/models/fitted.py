@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from resight.models.closed_form import Pair
-from resight.models.embedder import Embedder
+from resight.models.embedder import Embedder, EmbedderConfig
 from resight.models.heads import Whitening
+from resight.settings import build
 
 
 def is_bare(embedder: Embedder) -> bool:
@@ -81,20 +82,19 @@ def _linear(pair: Pair) -> nn.Linear:
 def with_parts(embedder: Embedder, parts: Sequence[tuple[int, int]]) -> Embedder:
     """The same backbone with the maps of these (depth, grid) joined, and nothing after them.
 
-    The backbone is shared with `embedder`, not copied. Raises UserError: no such depths.
+    The backbone is shared with `embedder`, not copied. Raises UserError: no such depths, or one of
+    them twice.
     """
     grids = tuple(grid for _, grid in parts)
-    config = embedder.config.model_copy(
-        update={
-            "depths": tuple(depth for depth, _ in parts),
-            "grids": grids if set(grids) != {1} else (),
-            "pooling": "gem" if embedder.config.pooling == "gem" else "average",
-            "projection": None,
-            "bn_neck": False,
-            "whiten": None,
-        }
-    )
-    new = Embedder(config)
+    changed = {
+        "depths": tuple(depth for depth, _ in parts),
+        "grids": grids if set(grids) != {1} else (),
+        "pooling": "gem" if embedder.config.pooling == "gem" else "average",
+        "projection": None,
+        "bn_neck": False,
+        "whiten": None,
+    }
+    new = Embedder(build(EmbedderConfig, embedder.config.model_dump() | changed, "maps to join"))
     new.backbone = embedder.backbone
     if isinstance(embedder.pool, type(new.pool)):
         new.pool = embedder.pool

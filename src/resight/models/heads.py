@@ -28,7 +28,7 @@ def classifier(features: int, classes: int) -> nn.Linear:
 class Whitening(nn.Module):
     """Unit length, then x -> W x + b with W (dims, features), b (dims,); not of unit length again.
 
-    Starts as the identity on the first `dims` numbers; `resight.models.whitening` learns W and b.
+    Starts as the identity on the first `dims` numbers; `resight.models.fitted` sets W and b.
     """
 
     def __init__(self, features: int, dims: int):

