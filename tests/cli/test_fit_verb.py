@@ -1,9 +1,10 @@
-"""`resight whiten`: what it learns on, what it writes, and mistakes."""
+"""`resight fit`: what it is fitted to, what it writes, and mistakes."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -38,140 +39,142 @@ def halves(shapes: Path, target: Path) -> Path:
     )
 
 
-def test_without_labels_the_training_rows_become_white(saved, shapes, tmp_path, capfd):
+def fit(*words: str | Path) -> int:
+    return resight("fit", *map(str, words), "--workers", "0")
+
+
+def test_labels_choose_on_held_out_objects_and_test_rows_are_not_seen(shapes, tmp_path, capfd):
     from resight import Embedder
 
-    data, out = halves(shapes, tmp_path / "set.csv"), tmp_path / "white"
-    words = ["whiten", str(saved), "--data", str(data), "--out", str(out)]
-    assert resight(*words, "--workers", "0", "--scales", "1,0.5") == 0
+    data, out = halves(shapes, tmp_path / "set.csv"), tmp_path / "fitted"
+    bare = [TINY, data, "--weights", "none", "--size", "32"]
+    assert fit(*bare, "--out", out) == 0
     stdout, err = capfd.readouterr()
     assert stdout.strip() == str(out)
-    assert "learned on 30 training images of 60; no test image is used" in err
-    assert "8 dimensions, for 30 images (--dims decides)" in err
-    kept = re.search(r"8 of 96 dimensions, with (\d+\.\d) % of the variance of 30 images", err)
-    assert kept is not None, err
-    model, plain = Embedder.load(out, "cpu"), Embedder.load(saved, "cpu")
-    assert model.dim == 8
-    info = model.info["whitening"]
-    assert info["images"] == 30 and info["scales"] == [1, 0.5] and info["from"] == "images"
-    train = sorted(shapes.rglob("*.png"))[:30]
-    import torch
-
-    pictures = torch.stack([plain._prepare(path) for path in train])
-    out_rows = model.embed_tensor(pictures, scales=(1, 0.5)).numpy()
-    np.testing.assert_allclose(out_rows.mean(0), 0, atol=1e-3)  # of just these rows
-    covariance = out_rows.T @ out_rows / 30
-    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-3
-    unit = torch.nn.functional.normalize(plain.embed_tensor(pictures, scales=(1, 0.5))).double()
-    variances = torch.linalg.svdvals(unit - unit.mean(0)) ** 2
-    assert float(kept[1]) == pytest.approx(100 * float(variances[:8].sum() / variances.sum()), 0.01)
-    assert "whitening" in (out / "README.md").read_text()
-    assert resight(*words) == 2
+    assert "fitted to 30 images of 60; no test image is used" in err
+    assert re.search(r"best of \d+ on held-out objects, with labels", err), err
+    assert re.search(r"embedding \d+\.\d s, fitting \d+\.\d s", err)
+    model = Embedder.load(out, "cpu")
+    assert model.config.depths and model.config.whiten is None
+    assert model.config.projection == model.dim
+    assert model.info["fit"]["images"] == 30 and model.info["fit"]["from"] == "labels"
+    assert not (tmp_path / "fitted.fitting").exists()
+    assert fit(*bare, "--out", out) == 2
     assert "already holds an embedder" in capfd.readouterr().err
-    assert resight(*words, "--force", "--dims", "3", "--power", "0.25", "--workers", "0") == 0
-    assert Embedder.load(out, "cpu").dim == 3
-    evaluated = ["evaluate", str(out), "--data", str(data), "--json", "--workers", "0"]
+    assert fit(*bare, "--out", out, "--force", "--dims", "3", "--depths", "1,2", "--grid", "2") == 0
+    again = Embedder.load(out, "cpu")
+    assert again.dim == 3 and again.config.depths == (1, 2) and again.config.grids == (2, 2)
     capfd.readouterr()
-    assert resight(*evaluated) == 0
+    assert fit(*bare, "--out", out, "--force", "--json") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["labels"] and found["candidates"][0]["mAP"] >= found["candidates"][-1]["mAP"]
+
+
+def test_what_is_printed_last_is_the_next_command(shapes, tmp_path, capfd):
+    data, out = halves(shapes, tmp_path / "a set.csv"), tmp_path / "fitted"
+    assert fit(TINY, data, "--weights", "none", "--size", "32", "--out", out) == 0
+    last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("next: ")][-1]
+    words = shlex.split(last.removeprefix("next: resight "))
+    assert resight(*words, "--workers", "0", "--json") == 0
     assert json.loads(capfd.readouterr().out)["queries"] == 30
 
 
-def test_labels_of_an_unsplit_set_hold_test_objects_out(saved, shapes, tmp_path, capfd):
-    """And `evaluate` then keeps to those."""
-    out = tmp_path / "white"
-    words = ["whiten", str(saved), "--data", str(shapes), "--out", str(out), "--workers", "0"]
-    assert resight(*words, "--with-labels") == 0
-    err = capfd.readouterr().err
-    assert "30 % of the objects are held out as test" in err
-    assert "learned on 40 training images of 60" in err
-    assert resight("evaluate", str(out), "--data", str(shapes), "--json", "--workers", "0") == 0
-    stdout, err = capfd.readouterr()
-    assert json.loads(stdout)["queries"] == 20 and "held out as test" in err
+def test_without_labels_all_rows_of_an_unsplit_set_count(shapes, tmp_path, capfd):
+    from resight import Embedder
+
+    words = [TINY, shapes, "--weights", "none", "--size", "32", "--unlabelled"]
+    assert fit(*words, "--out", tmp_path / "a") == 0
+    assert "fitted to 60 images" in capfd.readouterr().err
+    assert Embedder.load(tmp_path / "a").info["fit"]["from"] == "images"
+    assert fit(*words, "--out", tmp_path / "b", "--method", "whitening") == 0
+    assert "whitening to 15" in capfd.readouterr().err
 
 
-def test_an_unsplit_set_is_taken_whole_without_labels(saved, shapes, tmp_path, capfd):
-    words = ["--data", str(shapes), "--out", str(tmp_path / "white"), "--workers", "0"]
-    assert resight("whiten", str(saved), *words) == 0
-    err = capfd.readouterr().err
-    assert "learned on all 60 images, without labels" in err and "15 dimensions" in err
+def test_a_trained_embedder_gets_its_projection_at_the_end(saved, shapes, tmp_path, capfd):
+    from resight import Embedder
+
+    data = halves(shapes, tmp_path / "set.csv")
+    assert fit(saved, data, "--out", tmp_path / "a", "--dims", "5", "--method", "discriminant") == 0
+    model = Embedder.load(tmp_path / "a")
+    assert model.config.whiten == model.dim == 5 and not model.config.depths
+    # Fitted again it replaces that projection, and does not stand on it.
+    assert fit(tmp_path / "a", data, "--out", tmp_path / "b", "--dims", "6") == 0
+    assert Embedder.load(tmp_path / "b").config.whiten == 6
 
 
 def test_a_run_never_learns_from_the_objects_it_is_tested_on(run_folder, shapes, tmp_path, capfd):
-    words = ["--data", str(shapes), "--out", str(tmp_path / "white"), "--workers", "0"]
-    assert resight("whiten", str(run_folder), *words) == 0
-    assert "learned on 40 training images of 60" in capfd.readouterr().err
+    assert fit(run_folder, shapes, "--unlabelled", "--out", tmp_path / "white") == 0
+    assert "fitted to 40 images of 60; no test image is used" in capfd.readouterr().err
 
 
 def test_stored_features_give_the_same_as_their_images(saved, shapes, tmp_path, capfd):
     from resight import Embedder
 
-    data, features = halves(shapes, tmp_path / "set.csv"), str(tmp_path / "features")
-    assert resight("embed", str(saved), str(data), "--out", features, "--workers", "0") == 0
-    for how in ("--pca", "--with-labels"):
-        direct, stored = str(tmp_path / f"direct{how}"), str(tmp_path / f"stored{how}")
-        words = ["whiten", str(saved), "--data", str(data), "--out", direct, how, "--workers", "0"]
-        assert resight(*words) == 0
-        assert resight("whiten", features, "--out", stored, how) == 0
-        assert "learned on 30 training images of 60" in capfd.readouterr().err
-        a, b = (Embedder.load(folder, "cpu").whitening.linear for folder in (direct, stored))
-        np.testing.assert_allclose(
-            a.weight.detach().numpy(), b.weight.detach().numpy(), rtol=0.02, atol=0.02
-        )
+    data, features = halves(shapes, tmp_path / "set.csv"), tmp_path / "features"
+    assert resight("embed", str(saved), str(data), "--out", str(features), "--workers", "0") == 0
+    for how in ("whitening", "discriminant"):
+        direct, stored = tmp_path / f"direct {how}", tmp_path / f"stored {how}"
+        more = ["--method", how, "--dims", "6"]
+        assert fit(saved, data, "--out", direct, *more) == 0
+        assert fit(features, "--out", stored, *more) == 0
+        pictures = sorted(shapes.rglob("*.png"))
+        a, b = (Embedder.load(folder, "cpu").embed(pictures) for folder in (direct, stored))
+        np.testing.assert_allclose(np.abs((a * b).sum(1)), 1, atol=0.02)
+
+
+def test_scales_put_the_projection_after_their_sum(shapes, tmp_path):
+    from resight import Embedder
+
+    words = [TINY, shapes, "--weights", "none", "--size", "32", "--scales", "1,0.5"]
+    assert fit(*words, "--out", tmp_path / "a") == 0
+    model = Embedder.load(tmp_path / "a")
+    assert model.config.depths and model.config.projection is None and model.config.whiten
 
 
 def test_more_dimensions_than_images_are_cut_and_said(saved, shapes, tmp_path, capfd):
     few = tmp_path / "few"
     for source in sorted(p for p in shapes.iterdir() if p.is_dir())[:2]:
         shutil.copytree(source, few / source.name)
-    words = ["whiten", str(saved), "--data", str(few), "--out", str(tmp_path / "white")]
-    assert resight(*words, "--dims", "64", "--workers", "0") == 0
-    assert "9 dimensions instead of 64: 10 vectors differ in no more" in capfd.readouterr().err
+    words = [saved, few, "--out", tmp_path / "white", "--method", "whitening", "--dims", "64"]
+    assert fit(*words, "--unlabelled") == 0
+    assert "9 dimensions instead of 64: the images differ in no more" in capfd.readouterr().err
 
 
 MISTAKES = {
-    "no --out": (["{saved}", "--data", "{shapes}"], "--out is missing"),
-    "no --data": (["{saved}", "--out", "{out}"], "--data is missing"),
-    "data not there": (["{saved}", "--data", "/no/set", "--out", "{out}"], "/no/set: not found"),
-    "model not there": (["/no/x", "--data", "{shapes}", "--out", "{out}"], "/no/x: not found"),
-    "power with labels": (
-        ["{saved}", "--data", "{shapes}", "--out", "{out}", "--with-labels", "--power", "0.3"],
-        "--power goes with --pca",
+    "no --out": (["{saved}", "{shapes}"], "--out is missing"),
+    "no images": (["{saved}", "--out", "{out}"], "IMAGES is missing"),
+    "data not there": (["{saved}", "/no/set", "--out", "{out}"], "/no/set: not found"),
+    "model not there": (["/no/x", "{shapes}", "--out", "{out}"], "/no/x: not found"),
+    "no such method": (
+        ["{saved}", "{shapes}", "--out", "{out}", "--method", "magic"], "--method magic: choose"
     ),
-    "wrong power": (
-        ["{saved}", "--data", "{shapes}", "--out", "{out}", "--power", "2"], "--power 2: not from"
+    "no such depth": (
+        [TINY, "{shapes}", "--out", "{out}", "--weights", "none", "--depths", "2,9"],
+        "depths 2, 9: backbone test_resnet has the depths 0 to 4",
     ),
-    "no dimensions": (["{saved}", "--data", "{shapes}", "--out", "{out}", "--dims", "0"], "dims"),
-    "too many dimensions": (
-        ["{saved}", "--data", "{shapes}", "--out", "{out}", "--dims", "4096"],
-        "--dims 4096: the model has only 96",
+    "depths in words": (["{saved}", "{shapes}", "--out", "{out}", "--depths", "low"], "--depths"),
+    "shrink out of range": (["{saved}", "{shapes}", "--out", "{out}", "--shrink", "2"], "shrink"),
+    "no dimensions": (["{saved}", "{shapes}", "--out", "{out}", "--dims", "0"], "dims"),
+    "labels asked for and not there": (
+        ["{saved}", "{shapes}/object 00", "--out", "{out}", "--method", "discriminant"],
+        "discriminant needs labels",
     ),
-    "no labels": (
-        ["{saved}", "--data", "{shapes}/object 00", "--out", "{out}", "--with-labels"],
-        "object 00: no labels; --with-labels needs objects",
-    ),
-    "one image": (["{saved}", "--data", "{one}", "--out", "{out}"], "usable vectors: 1;"),
-    "the same image twice": (["{saved}", "--data", "{twice}", "--out", "{out}"], "are the same"),
-    "test rows only": (["{saved}", "--data", "{tests}", "--out", "{out}"], "no training rows"),
-    "whitened already": (
-        ["{white}", "--data", "{shapes}", "--out", "{out}"], "whitened already .to 4 dimensions."
-    ),
-    "other files in --out": (["{saved}", "--data", "{shapes}", "--out", "{one}"], "other files"),
-    "wrong scales": (
-        ["{saved}", "--data", "{shapes}", "--out", "{out}", "--scales", "x"], "--scales x"
-    ),
+    "one image": (["{saved}", "{one}", "--out", "{out}"], "usable vectors: 1;"),
+    "the same image twice": (["{saved}", "{twice}", "--out", "{out}"], "are the same"),
+    "test rows only": (["{saved}", "{tests}", "--out", "{out}"], "all its rows are test rows"),
+    "other files in --out": (["{saved}", "{shapes}", "--out", "{one}"], "other files"),
+    "wrong scales": (["{saved}", "{shapes}", "--out", "{out}", "--scales", "x"], "--scales x"),
     "a size for a saved embedder": (
-        ["{saved}", "--data", "{shapes}", "--out", "{out}", "--size", "64"], "saved embedder"
+        ["{saved}", "{shapes}", "--out", "{out}", "--size", "64"], "saved embedder"
     ),
     "images for features": (
-        ["{features}", "--data", "{shapes}", "--out", "{out}"], "--data: .*is a features folder"
+        ["{features}", "{shapes}", "--out", "{out}"], "IMAGES: .*is a features folder"
     ),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def places(embedder, saved, shapes, tmp_path_factory) -> dict[str, str]:
-    from resight.models.whitening import whitened
-
+def places(saved, shapes, tmp_path_factory) -> dict[str, str]:
     tmp = tmp_path_factory.mktemp("places")
     photo = next(path for path in sorted(shapes.rglob("*.png")))
     for name, count in (("one", 1), ("twice", 2)):
@@ -180,15 +183,12 @@ def places(embedder, saved, shapes, tmp_path_factory) -> dict[str, str]:
             shutil.copy(photo, tmp / name / f"{k}.png")
     names = [path.name for path in shapes.iterdir() if path.is_dir()]
     tests = table(shapes, tmp / "tests.csv", dict.fromkeys(names, "test"))
-    pair = np.eye(4, embedder.dim, dtype=np.float32), np.zeros(4, np.float32)
-    white = whitened(embedder, *pair).save(tmp / "white")
     features = str(tmp / "features")
     words = ["embed", str(saved), str(tmp / "one"), "--out", features, "--workers", "0"]
     assert resight(*words) == 0
     return {
         "saved": str(saved), "shapes": str(shapes), "one": str(tmp / "one"),
-        "twice": str(tmp / "twice"), "tests": str(tests), "white": str(white),
-        "features": features,
+        "twice": str(tmp / "twice"), "tests": str(tests), "features": features,
     }  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def places(embedder, saved, shapes, tmp_path_factory) -> dict[str, str]:
 def test_one_clear_line(name, places, tmp_path, capfd):
     words, expected = MISTAKES[name]
     out = tmp_path / "out"
-    assert resight("whiten", *(word.format(**places, out=out) for word in words)) == 2
+    assert fit(*(word.format(**places, out=out) for word in words)) == 2
     stdout, err = capfd.readouterr()
     complaints = [line for line in err.splitlines() if line.startswith("resight: ")]
     assert len(complaints) == 1 and re.search(expected, complaints[0]), err
@@ -204,12 +204,5 @@ def test_one_clear_line(name, places, tmp_path, capfd):
 
 
 def test_help_has_examples(capfd):
-    assert resight("whiten", "--help") == 0
-    assert "resight whiten runs/shop" in capfd.readouterr().out
-
-
-def test_a_bare_backbone_by_name(shapes, tmp_path, capfd):
-    words = ["--weights", "none", "--size", "32", "--workers", "0", "--dims", "4"]
-    out = str(tmp_path / "white")
-    assert resight("whiten", TINY, "--data", str(shapes), "--out", out, *words) == 0
-    assert "4 of 96 dimensions" in capfd.readouterr().err
+    assert resight("fit", "--help") == 0
+    assert "resight fit runs/shop" in capfd.readouterr().out

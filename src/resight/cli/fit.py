@@ -69,6 +69,7 @@ def fit(
 
       resight fit features/shop -o embedders/white --method whitening
     """
+    import shlex
     import shutil
 
     from resight.cli.common import note, print_json
@@ -98,7 +99,7 @@ def fit(
             raise UserError(f"{extra[0]}: {model} is a features folder, which says that itself")
         found = _to_features(model, wish, unlabelled, seed)
     else:
-        image_set = _images(images, columns, layout, unlabelled)
+        image_set = _images(images, columns, layout)
         embedder = _opened(model, weights, size, image_set)
         found = _to_images(
             embedder, image_set, wish, unlabelled, seed, work, scales, workers, strict
@@ -110,8 +111,13 @@ def fit(
         print_json(_as_json(found, out))
         return
     _tell(found)
+    if dims is not None and found.embedder.dim < dims:
+        note(
+            f"{found.embedder.dim} dimensions instead of {dims}: the images differ in no more "
+            "directions"
+        )
     if images is not None:
-        note(f"next: resight evaluate {out} --data {images}")
+        note(f"next: resight evaluate {shlex.quote(str(out))} --data {shlex.quote(str(images))}")
     print(out)
 
 
@@ -160,18 +166,15 @@ def _planned(embedder: Embedder, images: ImageSet, unlabelled: bool, seed: int) 
     return plan
 
 
-def _images(
-    images: Path | None, columns: str | None, layout: str | None, unlabelled: bool
-) -> ImageSet:
+def _images(images: Path | None, columns: str | None, layout: str | None) -> ImageSet:
+    """With their objects, also where these aren't used: by them test rows are known."""
     from resight.cli.common import note, parse_columns
     from resight.data.sources import load_images
     from resight.errors import UserError
 
     if images is None:
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
-    found = load_images(
-        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
-    )
+    found = load_images(images, columns=parse_columns(columns), layout=layout)
     for line in found.notes:
         note(line)
     return found

@@ -97,12 +97,9 @@ def parts_of(
 
     Raises UserError when a backbone has not all of these depths.
     """
-    wrong = [number for number in wanted if not 0 <= number < len(found)]
-    if wrong:
-        raise UserError(
-            f"depths {', '.join(map(str, wanted))}: backbone {name} has the depths 0 to "
-            f"{len(found) - 1}"
-        )
+    if any(not 0 <= number < len(found) for number in wanted):
+        named = ", ".join(map(str, dict.fromkeys(wanted)))
+        raise UserError(f"depths {named}: backbone {name} has the depths 0 to {len(found) - 1}")
     sides = grids or [1] * len(wanted)
     return tuple(Part(found[k], side) for k, side in zip(wanted, sides, strict=True))
 

@@ -77,7 +77,7 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
     sets = [wish.depths] if wish.depths is not None else sets_of_depths(found)
     most = usual_dims(count)
     # Directions beyond one less than the objects say nothing of how objects differ.
-    sizes = {most, most // 2, most // 4, min(most, objects - 1)}
+    sizes = {max(LEAST, n) for n in (most, most // 2, most // 4, min(most, objects - 1))}
     if wish.dims is not None:
         sizes = {wish.dims}
     shrinks = _SHRINKS if wish.shrink is None else (wish.shrink,)
@@ -87,7 +87,7 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
     ways: list[Candidate] = []
     for side in grids:
         for depths in sets if side == 1 else sets[:2]:
-            for dims in sorted({max(LEAST, size) for size in sizes}, reverse=True):
+            for dims in sorted(sizes, reverse=True):
                 ways += [Candidate("discriminant", depths, side, dims, s) for s in shrinks]
     for depths in sets:
         ways.append(Candidate("whitening", depths, grids[0], wish.dims or most))
