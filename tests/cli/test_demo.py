@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,16 @@ def test_labelled_images(shapes: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     out = tmp_path / "demo ü"
     assert resight("demo", str(shapes), "--out", str(out), *SMALL) == 0
     printed = capfd.readouterr()
-    for path in ("check.png", "run/embedder", "gallery", "search.png", "evaluation/report.html"):
+    for path in (
+        "check.png",
+        "run/embedder",
+        "gallery-after",
+        "search-after.png",
+        "search-before.png",
+    ):
         assert (out / path).exists() or path == "check.png", path
         assert path == "check.png" or str(out / path) in printed.out
+    assert "weights as they come" in printed.err and "trained from there" in printed.err
     for verb in ("data check", "train", "embed", "index", "search", "evaluate"):
         assert f"$ resight {verb}" in printed.err
     assert resight("demo", str(shapes), "--out", str(out), *SMALL) == 0  # once more, over the old
@@ -27,9 +35,13 @@ def test_images_without_labels(
     shapes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    assert resight("demo", str(shapes / "object 00"), "--out", str(out), *SMALL) == 0
-    assert "no training" in capfd.readouterr().err
-    assert (out / "search.png").exists() and not (out / "run").exists()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k, path in enumerate(sorted(shapes.rglob("*.png"))[:30]):
+        shutil.copy(path, photos / f"{k}.png")
+    assert resight("demo", str(photos), "--out", str(out), *SMALL) == 0
+    assert "Labels are not used" in capfd.readouterr().err
+    assert (out / "search-after.png").exists() and (out / "run" / "embedder").exists()
 
 
 def test_mistakes_leave_everything_alone(

@@ -20,13 +20,11 @@ def demo(
         Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 9.0,
-    backbone: Annotated[
-        str | None, typer.Option(help="timm name; by default resnet18, or a tiny one offline.")
-    ] = None,
+    minutes: Annotated[float, typer.Option(help="About how long it may fit and train.")] = 3.0,
+    backbone: Annotated[str, typer.Option(help="timm name, or auto.")] = "auto",
     weights: Annotated[
-        str | None, typer.Option(help="By default imagenet, or none where the hub is out of reach.")
-    ] = None,
+        str, typer.Option(help="auto, imagenet, none, a hub name or a file.")
+    ] = "auto",
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH, or one number.")] = "96",
     columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
 ) -> None:
@@ -53,43 +51,67 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     write_text(mark, "resight demo may replace this folder\n")
     source = str(images) if images is not None else _draw(run_verb, out)
-    backbone, weights = _affordable(backbone, weights)
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     run_verb("data", "check", source, "--sheet", str(check), *extra)
-    if obstacle is None:
-        run_verb(
-            *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
-            *("--backbone", backbone, "--weights", weights, "--size", size, *_short(weights)),
-            *extra,
-        )
-        model, settings, measured = str(run), [], []
-        labelled = _roles(str(run / "images.parquet"), None, searched)
-    else:
-        note(f"\nno training, the backbone is used as it is: {obstacle}")
-        model, settings = backbone, ["--weights", weights, "--size", size]
-        measured = ["--data", source, *extra]
-        labelled = _roles(source, columns, searched)
-    run_verb("embed", model, str(searched), *settings, "--out", str(out / "features"))
-    level = "object" if labelled else "image"
-    run_verb("index", str(out / "features"), "--out", str(out / "gallery"), "--level", level)
-    sheet = out / "search.png"
+    network = ["--backbone", backbone, "--weights", weights, "--size", size]
+    note(f"\nFirst a closed form on the frozen network, then training, {minutes:g} minutes in all.")
+    unlabelled = [] if obstacle is None else ["--unlabelled"]
+    if obstacle is not None:
+        note(f"Labels are not used: {obstacle}")
     run_verb(
-        *("search", str(out / "gallery"), str(searched), "--hits", "6", "--limit", "12"),
-        *("--sheet", str(sheet)),
+        *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
+        *(*network, *unlabelled, *extra),
     )
+    table = str(run / "images.parquet") if obstacle is None else source
+    labelled = _roles(table, None if obstacle is None else columns, searched)
+    level = "object" if labelled else "image"
+    plain = [backbone, "--weights", weights, "--size", size]
+    sheets = {}
+    for name, words in {"before": plain, "after": [str(run)]}.items():
+        sheets[name] = out / f"search-{name}.png"
+        features, gallery = str(out / f"features-{name}"), str(out / f"gallery-{name}")
+        run_verb("embed", words[0], str(searched), *words[1:], "--out", features)
+        run_verb("index", features, "--out", gallery, "--level", level)
+        run_verb(
+            *("search", gallery, str(searched), "--hits", "6", "--limit", "12"),
+            *("--sheet", str(sheets[name])),
+        )
     made = {"the doctor's pictures": check, "the trained embedder": run / "embedder"}
-    made |= {"the gallery": out / "gallery", "a search": sheet}
+    made |= {"the gallery": out / "gallery-after"}
+    made |= {"a search before": sheets["before"], "the same after": sheets["after"]}
     if labelled:
-        try:
-            run_verb("evaluate", model, *settings, *measured, "--out", str(out / "evaluation"))
-        except UserError as reason:
-            note(f"not measured: {reason}")
-        made["the report"] = out / "evaluation" / "report.html"
+        made["the report"] = _measured(run_verb, out, searched, run)
     note("\nWhat was made:")
     for what, path in made.items():
         if path.exists():
             print(f"  {what + ':':24}{path}")
+
+
+def _measured(run_verb: Callable[..., None], out: Path, searched: Path, run: Path) -> Path:
+    """Evaluate the network as it comes, fitted, and trained; their figures side by side."""
+    from resight.errors import UserError
+    from resight.files import read_json
+
+    ways = {"weights as they come": ["--features", str(out / "features-before")]}
+    if (run / "start").is_dir():
+        ways["closed form"] = [str(run / "start"), "--data", str(searched)]
+    ways["trained from there"] = ["--features", str(out / "features-after")]
+    lines = []
+    for name, words in ways.items():
+        folder = out / "evaluations" / name.replace(" ", "-")
+        try:
+            run_verb("evaluate", *words, "--out", str(folder))
+        except UserError as reason:
+            note(f"not measured: {reason}")
+            return folder
+        found = read_json(folder / "scores.json", "scores")
+        last = found["scores"][-1]  # of both levels the object level
+        lines.append(f"  {name:24}R@1 {100 * last['R@1']:5.1f} %")
+    note("\nOn objects never seen, one vector an object, the right one found first:")
+    for line in lines:
+        note(line)
+    return out / "evaluations" / "trained-from-there" / "report.html"
 
 
 def _run(root: Any, *words: str) -> None:
@@ -103,37 +125,6 @@ def _run(root: Any, *words: str) -> None:
 def _draw(run_verb: Callable[..., None], out: Path) -> str:
     run_verb("demo-data", str(out / "images"))
     return str(out / "images" / "index.csv")
-
-
-def _affordable(backbone: str | None, weights: str | None) -> tuple[str, str]:
-    """A network that learns something in a few minutes, and its weights.
-
-    A pretrained ResNet-18 where its weights can be had; else timm's smallest ResNet, which is
-    small enough to be trained from nothing.
-    """
-    if weights is not None:
-        return backbone or "resnet18", weights
-    from resight.errors import UserError
-    from resight.models.backbones import check_backbone
-    from resight.models.weights import hub_weights
-
-    wanted = backbone or "resnet18"
-    check_backbone(wanted)
-    try:
-        hub_weights(wanted, "imagenet")
-    except UserError as reason:
-        note(f"{reason}")
-        note("So the demo trains from nothing, which needs more data and time to be good.")
-        return backbone or "test_resnet", "none"
-    return wanted, "imagenet"
-
-
-def _short(weights: str) -> list[str]:
-    """Settings for a short training on few images."""
-    lr = "2e-3" if weights == "none" else "5e-4"
-    pairs = [f"lr={lr}", "milestones=[0.7, 0.9]", "ids=12", "augment.flip=0"]
-    pairs += ["augment.erase=0.2", "validate_every=4"]
-    return [word for pair in pairs for word in ("--set", pair)]
 
 
 def _obstacle(source: str, columns: str | None) -> str | None:
