@@ -11,29 +11,27 @@ from typing import Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, note
+from resight.cli import options
+from resight.cli.common import note
 
 
 def demo(
     context: typer.Context,
     images: Annotated[
-        Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
+        Path | None, typer.Argument(help=options.IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="About how long it may train.")] = 9.0,
-    backbone: Annotated[
-        str | None, typer.Option(help="timm name; by default resnet18, or a tiny one offline.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="By default imagenet, or none where the hub is out of reach.")
-    ] = None,
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH, or one number.")] = "96",
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    out: Annotated[Path, options.out("all of it.")] = Path("demo"),
+    minutes: options.Minutes = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    columns: options.Columns = None,
 ) -> None:
     """Run the whole way on one set of images: check, train, embed, index, search, measure.
 
-    Prints each command before it runs it, so that you can go on from any of them. Images
-    without labels are not trained on: they are indexed and searched with the backbone as it is.
+    Trains for 9 minutes, at 96 pixels, on a light backbone, unless told otherwise. Prints each
+    command before it runs it, so that you can go on from any of them. Images without labels are
+    not trained on: they are indexed and searched with the backbone as it is.
 
     Examples:
 
@@ -59,16 +57,24 @@ def demo(
     run_verb("data", "check", source, "--sheet", str(check), *extra)
     if obstacle is None:
         run_verb(
-            *("train", source, "--out", str(run), "--minutes", f"{minutes:g}"),
-            *("--backbone", backbone, "--weights", weights, "--size", size, *_short(weights)),
+            *("train", source, "--out", str(run), "--minutes", f"{minutes or 9:g}"),
+            *(
+                "--backbone",
+                backbone,
+                "--weights",
+                weights,
+                "--size",
+                size or "96",
+                *_short(weights),
+            ),
             *extra,
         )
         model, settings, measured = str(run), [], []
         labelled = _roles(str(run / "images.parquet"), None, searched)
     else:
         note(f"\nno training, the backbone is used as it is: {obstacle}")
-        model, settings = backbone, ["--weights", weights, "--size", size]
-        measured = ["--data", source, *extra]
+        model, settings = backbone, ["--weights", weights, "--size", size or "96"]
+        measured = [source, *extra]
         labelled = _roles(source, columns, searched)
     run_verb("embed", model, str(searched), *settings, "--out", str(out / "features"))
     level = "object" if labelled else "image"
@@ -82,7 +88,7 @@ def demo(
     made |= {"the gallery": out / "gallery", "a search": sheet}
     if labelled:
         try:
-            run_verb("evaluate", model, *settings, *measured, "--out", str(out / "evaluation"))
+            run_verb("evaluate", model, *measured, *settings, "--out", str(out / "evaluation"))
         except UserError as reason:
             note(f"not measured: {reason}")
         made["the report"] = out / "evaluation" / "report.html"
@@ -101,7 +107,7 @@ def _run(root: Any, *words: str) -> None:
 
 
 def _draw(run_verb: Callable[..., None], out: Path) -> str:
-    run_verb("demo-data", str(out / "images"))
+    run_verb("demo-data", "--out", str(out / "images"))
     return str(out / "images" / "index.csv")
 
 
