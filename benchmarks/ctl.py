@@ -64,7 +64,7 @@ def trained(
         threads=args.threads,
     )
     minutes = (time.monotonic() - start) / 60
-    found = scores(str(run), "--data", data, threads=args.threads) | {"minutes": round(minutes, 1)}
+    found = scores(str(run), data, threads=args.threads) | {"minutes": round(minutes, 1)}
     result.write_text(json.dumps(found))
     return found
 
@@ -99,8 +99,8 @@ def main() -> None:
             name, _, rest = one.partition("=")
             data, _, size = rest.rpartition(":")
             plain = pool.submit(
-                scores, "mobilenetv2_100", "--weights", args.weights, "--size", size,
-                "--data", data, threads=args.threads,
+                scores, "mobilenetv2_100", data, "--weights", args.weights, "--size", size,
+                threads=args.threads,
             )  # fmt: skip
             for seed in range(args.seeds):
                 for variant, weight in VARIANTS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 from unittest import mock
 
 TINY = "test_resnet"  # timm's own smallest ResNet, 0.4 million parameters
@@ -19,3 +20,22 @@ def resight(*words: str) -> int:
             assert isinstance(stop.code, int)
             return stop.code
     raise AssertionError("main always exits")
+
+
+def verbs() -> dict[str, Any]:
+    """Every verb by its words ("data check"), as a click command."""
+    import typer
+
+    from resight.cli.main import app
+
+    found: dict[str, Any] = {}
+
+    def walk(command: Any, words: str) -> None:
+        children = getattr(command, "commands", {})
+        if words and (not children or command.invoke_without_command):
+            found[words] = command
+        for name, child in children.items():
+            walk(child, f"{words} {name}".strip())
+
+    walk(typer.main.get_command(app), "")
+    return found

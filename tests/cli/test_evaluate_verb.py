@@ -70,7 +70,7 @@ def evaluate(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def features_of(here: Path) -> list[object]:
-    return ["--features", here / "features.npy", "--data", here / "set.csv"]
+    return [here / "features.npy", here / "set.csv"]
 
 
 # Numbers and files
@@ -115,7 +115,7 @@ def test_a_benchmark_by_its_protocols_as_far_as_its_lists_go(tmp_path: Path, eva
     (tmp_path / "train_test_split" / "test_list_800.txt").write_text(lines)
     turns = np.radians([50, 60, 0, 100])
     np.save(tmp_path / "f.npy", np.stack((np.cos(turns), np.sin(turns)), axis=1).astype("f4"))
-    words = ["--features", tmp_path / "f.npy", "--data", tmp_path]
+    words = [tmp_path / "f.npy", tmp_path]
     status, found, err = evaluate(*words)
     assert status == 0 and "vehicleid-medium left out: nothing to evaluate" in err
     by_name = {one["protocol"]: one for one in found["scores"]}
@@ -141,7 +141,7 @@ def test_collapsed_features_are_told(here: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_memory_changes_no_digit(here: Path, evaluate: Say) -> None:
-    words = ["--features", here / "features.npy", "--data", here / "set.csv"]
+    words = [here / "features.npy", here / "set.csv"]
     assert evaluate(*words)[1] == evaluate(*words, "--memory", 16)[1]
     assert evaluate(*words, "--memory", 1)[0] == 2
 
@@ -212,14 +212,14 @@ def test_a_model_a_features_folder_and_its_vectors_agree(
     assert (
         resight("embed", str(model), str(shapes), "--out", str(here / "f"), "--workers", "0") == 0
     )
-    _, folder, _ = evaluate("--features", here / "f", "--level", "image")
+    _, folder, _ = evaluate(here / "f", "--level", "image")
     assert evaluate(here / "f", "--level", "image")[1] == folder  # as MODEL
-    _, direct, _ = evaluate(model, "--data", shapes, "--level", "image", "--workers", 0)
+    _, direct, _ = evaluate(model, shapes, "--level", "image", "--workers", 0)
     assert direct == folder and folder["protocol"] == "leave-one-out" and folder["queries"] == 60
     from resight.features.store import Features
 
     np.save(here / "v.npy", np.asarray(Features.load(here / "f")))
-    assert evaluate("--features", here / "v.npy", "--data", shapes, "--level", "image")[1] == folder
+    assert evaluate(here / "v.npy", shapes, "--level", "image")[1] == folder
     unit = np.load(here / "v.npy").astype(float)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     objects = np.arange(60) // 5
@@ -280,7 +280,7 @@ def test_a_protocol_says_how_given_similarities_are_counted(tmp_path: Path, eval
         save(tmp_path / "0.png")
         np.save(tmp_path / "one.npy", np.array([[0.5]]))
         status, _, err = evaluate(
-            "--similarity", tmp_path / "one.npy", "--data", data, "-p", tmp_path / "p.yaml"
+            "--similarity", tmp_path / "one.npy", data, "-p", tmp_path / "p.yaml"
         )
         assert status == 2 and f"can't be scored by {what}" in err
 
@@ -304,7 +304,7 @@ def test_archives_of_similarities(tmp_path: Path, evaluate: Say) -> None:
 def test_similarities_of_an_image_set(here: Path, evaluate: Say) -> None:
     turns = np.radians(ANGLES)
     np.save(here / "m.npy", np.cos(turns[:2, None] - turns[2:]))
-    words = ["--similarity", here / "m.npy", "--data", here / "set.csv"]
+    words = ["--similarity", here / "m.npy", here / "set.csv"]
     _, found, _ = evaluate(*words, "--out", here / "out")  # cameras are known
     assert found["mAP"] == 0.75 and found["title"] == "query-gallery, cross-camera"
     _, off, _ = evaluate(*words, "--no-cross-camera")
@@ -407,7 +407,7 @@ def test_features_again_and_what_changed(crowd: Path, evaluate: Say) -> None:
 def test_a_features_folder_again(here: Path, shapes: Path, model: Path, evaluate: Say) -> None:
     folder = here / "f"
     assert resight("embed", str(model), str(shapes), "--out", str(folder), "--workers", "0") == 0
-    assert evaluate("--features", folder, "--out", here / "out")[0] == 0
+    assert evaluate(folder, "--out", here / "out")[0] == 0
     status, again, _ = evaluate("--from", here / "out")
     assert status == 0 and again["same"] and again["changed"] == []
     shard = folder / "shard-00000.npy"
@@ -429,7 +429,7 @@ def test_a_model_again_and_what_changed(
     own = here / "shapes"
     shutil.copytree(shapes, own)
     out = here / "out"
-    words = ["--data", own, "--workers", 0, "--flip", "--scales", "1,0.5", "--out", out]
+    words = [own, "--workers", 0, "--flip", "--scales", "1,0.5", "--out", out]
     status, before, _ = evaluate(model, *words)
     assert status == 0 and before["queries"] == 60 and "object_level" in before
     status, again, err = evaluate("--from", out)
@@ -451,7 +451,7 @@ def test_a_model_again_and_what_changed(
 
 
 def test_random_weights_are_not_the_same_again(here: Path, evaluate: Say) -> None:
-    words = ["--weights", "none", "--size", "32", "--data", here / "set.csv", "--workers", 0]
+    words = [here / "set.csv", "--weights", "none", "--size", "32", "--workers", 0]
     assert evaluate(TINY, *words, "--out", here / "out")[0] == 0
     _, again, _ = evaluate("--from", here / "out")
     assert again["changed"] == ["embedder: not the one of the record"]
@@ -469,7 +469,7 @@ def test_similarities_again(here: Path, evaluate: Say) -> None:
     assert status == 1 and "truth: not the one of the record" in again["changed"]
     assert any(line.startswith("one: mAP is ") for line in again["differences"])
     np.save(here / "n.npy", np.array(MATRIX))
-    words = ["--similarity", here / "n.npy", "--data", here / "set.csv", "-p", "query-gallery"]
+    words = ["--similarity", here / "n.npy", here / "set.csv", "-p", "query-gallery"]
     assert evaluate(*words, "--out", here / "other")[0] == 0
     status, again, _ = evaluate("--from", here / "other")
     assert status == 0 and again["same"]
@@ -495,7 +495,7 @@ def array(here: Path, values: Any, **more: Any) -> Path:
 
 
 def given(here: Path, truth: str, matrix: Any = MATRIX) -> list[object]:
-    return ["--similarity", array(here, matrix), "--truth", json_file(here, truth)]
+    return [array(here, matrix), "--similarity", "--truth", json_file(here, truth)]
 
 
 def spoiled(values: Any, value: float) -> np.ndarray:
@@ -511,13 +511,13 @@ def text(here: Path, content: str) -> Path:
 
 def market(here: Path) -> list[object]:
     save(here / "market" / "bounding_box_test" / "0001_c1s1_000001_00.jpg")
-    return [TINY, "--weights", "none", "--data", here / "market", "--layout", "market1501"]
+    return [TINY, here / "market", "--weights", "none", "--layout", "market1501"]
 
 
 GOOD = "[[1, 2], [0]]"
 MISTAKES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "truth not there": (
-        lambda h: ["--similarity", array(h, MATRIX), "--truth", h / "no.json"], "no.json: not found"
+        lambda h: [array(h, MATRIX), "--similarity", "--truth", h / "no.json"], "no.json: not found"
     ),
     "truth that is no JSON": (lambda h: given(h, "{"), "t.json: not valid JSON"),
     "truth that is a number": (lambda h: given(h, "5"), "t.json: positives must be one list"),
@@ -565,22 +565,22 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
         "t.json: can't be read",
     ),
     "no such matrix in the archive": (
-        lambda h: ["--similarity", f"{array(h, 0, one=MATRIX)}:two", "--truth", json_file(h, GOOD)],
+        lambda h: [f"{array(h, 0, one=MATRIX)}:two", "--similarity", "--truth", json_file(h, GOOD)],
         "m.npz: no array 'two'; there are one",
     ),
     "an archive that is damaged": (
         lambda h: [
-            "--similarity", (h / "d.npz", (h / "d.npz").write_bytes(b"PK\3\4no"))[0],
+            (h / "d.npz", (h / "d.npz").write_bytes(b"PK\3\4no"))[0], "--similarity",
             "--truth", json_file(h, GOOD),
         ], "d.npz: can't be read",
     ),
     "matrix of another set": (
-        lambda h: ["--similarity", array(h, np.ones((3, 4))), "--data", h / "set.csv"],
+        lambda h: [array(h, np.ones((3, 4))), h / "set.csv", "--similarity"],
         "similarity is 3 x 4, but the set has 2 queries and 4 gallery images",
     ),
     "two protocols for a matrix": (
         lambda h: [
-            "--similarity", array(h, MATRIX), "--data", h / "set.csv", "-p", "query-gallery",
+            array(h, MATRIX), h / "set.csv", "--similarity", "-p", "query-gallery",
             "-p", "cross-camera",
         ], "--similarity: give one --protocol",
     ),
@@ -624,24 +624,23 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "from what is no record": (lambda h: ["--from", h], "not an evaluation folder"),
     "from nothing": (lambda h: ["--from", h / "no"], "no: not found"),
     "two sources": (
-        lambda h: [*features_of(h), "--similarity", array(h, MATRIX)], "give one of MODEL"
+        lambda h: [*features_of(h), array(h, MATRIX)], "[Gg]ot unexpected extra argument"
     ),
-    "a model and features": (lambda h: [TINY, *features_of(h)], "give one of MODEL"),
-    "a model and a record": (lambda h: [TINY, "--from", h], "give one of MODEL"),
-    "no source": (lambda h: ["--data", h / "set.csv"], "give one of MODEL"),
+    "a model and a record": (lambda h: [TINY, "--from", h], "give one MODEL"),
+    "images and a record": (lambda h: [h, h, "--from", h], "give one MODEL"),
+    "no source": (lambda h: [], "give one MODEL"),
+    "an archive that is not said to hold similarities": (
+        lambda h: [array(h, 0, one=MATRIX), h / "set.csv"], "m.npz: an archive; .*--similarity"
+    ),
     "features without images": (
-        lambda h: ["--features", h / "features.npy"], "--data is missing: the images of its rows"
+        lambda h: [h / "features.npy"], "features.npy: IMAGES is missing: the images of"
     ),
     "features that are whole numbers": (
-        lambda h: ["--features", array(h, np.ones((6, 2), int)), "--data", h / "set.csv"],
+        lambda h: [array(h, np.ones((6, 2), int)), h / "set.csv"],
         "type int64; an",
     ),
-    "features that are an archive": (
-        lambda h: ["--features", array(h, 0, f=np.ones((6, 2))), "--data", h / "set.csv"],
-        "an archive; save one array",
-    ),
     "features folder that is none": (
-        lambda h: ["--features", h, "--data", h / "set.csv"], "not a features folder"
+        lambda h: [h, h / "set.csv"], "a folder without an embedder"
     ),
 }  # fmt: skip
 

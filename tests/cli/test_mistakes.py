@@ -181,7 +181,7 @@ MISTAKES: dict[str, tuple[Callable[[World], list[str]], str]] = {
         "a folder without an embedder",
     ),
     "model that is nothing": (
-        lambda w: ["evaluate", "runs/typo", "--data", str(w.shapes)], "runs/typo: not found"
+        lambda w: ["evaluate", "runs/typo", str(w.shapes)], "runs/typo: not found"
     ),
     "dtype": (
         lambda w: ["embed", str(w.run), str(w.shapes), "--out", str(w.out), "--dtype", "int8"],
@@ -203,34 +203,34 @@ MISTAKES: dict[str, tuple[Callable[[World], list[str]], str]] = {
         "s.pdf: its name must end in",
     ),
     "features not there": (
-        lambda w: ["evaluate", "--features", "/no.npy", "--data", str(w.shapes)], "/no.npy: not"
+        lambda w: ["evaluate", "/no.npy", str(w.shapes)], "/no.npy: not"
     ),
     "features that are none": (
-        lambda w: ["evaluate", "--features", w.write("f.npy", b"x"), "--data", str(w.shapes)],
+        lambda w: ["evaluate", w.write("f.npy", b"x"), str(w.shapes)],
         "f.npy: can't be read",
     ),
     "features pickled": (
-        lambda w: ["evaluate", "--features", w.array("f.npy", np.array([{}], dtype=object)),
-                   "--data", str(w.shapes)], "f.npy: can't be read",
+        lambda w: ["evaluate", w.array("f.npy", np.array([{}], dtype=object)),
+                   str(w.shapes)], "f.npy: can't be read",
     ),
     "features of another length": (
-        lambda w: ["evaluate", "--features", w.array("f.npy", np.ones((3, 4), np.float32)),
-                   "--data", str(w.shapes)], "3 features for 60 images",
+        lambda w: ["evaluate", w.array("f.npy", np.ones((3, 4), np.float32)),
+                   str(w.shapes)], "3 features for 60 images",
     ),
     "features of another shape": (
-        lambda w: ["evaluate", "--features", w.array("f.npy", np.ones(60, np.float32)),
-                   "--data", str(w.shapes)], r"shape \(60,\)",
+        lambda w: ["evaluate", w.array("f.npy", np.ones(60, np.float32)),
+                   str(w.shapes)], r"shape \(60,\)",
     ),
     "features with NaN": (
-        lambda w: ["evaluate", "--features", w.array("f.npy", np.full((60, 4), np.nan)),
-                   "--data", str(w.shapes)], "NaN or infinity",
+        lambda w: ["evaluate", w.array("f.npy", np.full((60, 4), np.nan)),
+                   str(w.shapes)], "NaN or infinity",
     ),
     "nothing has a match": (
-        lambda w: ["evaluate", "--features", w.array("f.npy", np.ones((9, 4), np.float32)),
-                   "--data", w.folder("single", 9, 1)], "no query has a match",
+        lambda w: ["evaluate", w.array("f.npy", np.ones((9, 4), np.float32)),
+                   w.folder("single", 9, 1)], "no query has a match",
     ),
     "training rows only": (
-        lambda w: ["evaluate", str(w.run), "--data", w.csv(
+        lambda w: ["evaluate", str(w.run), w.csv(
             "a.csv", "path,object,split", f"{w.picture},a,train")], "none is test",
     ),
 }  # fmt: skip

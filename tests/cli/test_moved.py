@@ -52,7 +52,7 @@ def test_photos_and_all_that_was_made_of_them(project, tmp_path, capfd):
     page = (tmp_path / "after" / "report.html").read_text()
     assert "no picture" not in page and "data:image/jpeg" in page
     # The features are those of the table in its new place, and the query is not its own hit.
-    words = ("--features", there / "features", "--data", there / "photos")
+    words = (there / "features", there / "photos")
     assert call("evaluate", *words, "--out", tmp_path / "table") == 0
     photo, sheet = there / "photos" / "o1" / "0.png", tmp_path / "hits.png"
     capfd.readouterr()
@@ -76,7 +76,7 @@ def test_a_run_goes_on(run_folder: Path, shapes: Path, tmp_path: Path):
     assert call("evaluate", there / "run", "--out", tmp_path / "e", "--workers", 0) == 0
     shutil.move(there / "photos", tmp_path / "photos")
     assert call("evaluate", there / "run", "--workers", 0) == 2
-    words = ("--data", tmp_path / "photos", "--out", tmp_path / "f", "--workers", 0)
+    words = (tmp_path / "photos", "--out", tmp_path / "f", "--workers", 0)
     assert call("evaluate", there / "run", *words) == 0
     assert scores(tmp_path / "e") == scores(tmp_path / "f")
 
@@ -102,7 +102,7 @@ def test_features_of_other_images_are_refused(project, tmp_path, capfd):
         (project / "photos" / name).write_text(table)
         capfd.readouterr()
         data = project / "photos" / name
-        assert call("evaluate", "--features", project / "features", "--data", data) == 2
+        assert call("evaluate", project / "features", data) == 2
         return capfd.readouterr().err.replace("\n", " ")
 
     lines = (project / "photos" / "index.csv").read_text().splitlines()
@@ -111,10 +111,10 @@ def test_features_of_other_images_are_refused(project, tmp_path, capfd):
     assert "row 0 is of o0/0.png, not of o0/1.png" in refused("\n".join(swapped), "order.csv")
     relabelled = [lines[0], *(line.split(",")[0] + ",x" for line in lines[1:])]
     (project / "photos" / "labels.csv").write_text("\n".join(relabelled))
-    words = ("--features", project / "features", "--data", project / "photos" / "labels.csv")
+    words = (project / "features", project / "photos" / "labels.csv")
     assert call("evaluate", *words) == 0
     np.save(tmp_path / "f.npy", np.eye(12, dtype=np.float32)[:11])
-    words = ("--features", tmp_path / "f.npy", "--data", project / "photos")
+    words = (tmp_path / "f.npy", project / "photos")
     capfd.readouterr()
     assert call("evaluate", *words) == 2 and "11 features for 12 images" in capfd.readouterr().err
 
@@ -124,7 +124,7 @@ def test_features_of_another_model_are_refused(project, embedder, capfd):
     with torch.no_grad():
         other.neck.weight[0] = 2
     other.save(project / "features" / "embedder")
-    for verb in ("index", "whiten"):
+    for verb in ("index", "fit"):
         capfd.readouterr()
         assert call(verb, project / "features", "--out", project / "new") == 2
         assert "were not made by" in capfd.readouterr().err

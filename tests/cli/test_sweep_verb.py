@@ -140,7 +140,7 @@ class Stub:
 @pytest.fixture(scope="module")
 def evaluation(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "evaluation"
-    words = ["evaluate", TINY, "--weights", "none", "--size", "32", "--data", str(shapes)]
+    words = ["evaluate", TINY, str(shapes), "--weights", "none", "--size", "32"]
     assert resight(*words, "--workers", "0", "--out", str(out)) == 0
     return out
 
@@ -213,13 +213,13 @@ def test_so_many_at_a_time_with_so_many_threads(stub: Stub) -> None:
 
 
 def test_the_weights_as_they_come(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*stub.words, "--start", "--baseline", "weights as they come"]
+    words = [*stub.words, "--untrained", "--baseline", "weights as they come"]
     assert resight(*words) == 0
     assert "│ weights as they come " in capsys.readouterr().out
     name = "start-resnet18-weights-none-size-32x48"
     assert [call[0] for call in stub.calls() if call[2] == name] == ["evaluate"]
     log = (stub.out / "logs" / f"{name}.log").read_text()
-    assert "evaluate resnet18 --weights none --size 32x48 --data" in log
+    assert "evaluate resnet18 " in log and "--weights none --size 32x48" in log
     assert "More than weights as they come" in (stub.out / "table.html").read_text()
     groups = json.loads((stub.out / "sweep.json").read_text())["groups"]
     assert groups["weights as they come"] == [f"evaluations/{name}"]

@@ -268,7 +268,7 @@ def test_exit_statuses(tmp_path: Path) -> None:
     assert status == 0 and "no errors" in out
     status, out = run(str(tmp_path / "odd"))
     assert status == 0 and "tiny" in out and out.strip().endswith("--sheet check.png")
-    assert run(str(tmp_path / "odd"), "--strict")[0] == 1
+    assert run(str(tmp_path / "odd"), "--fail-on-warnings")[0] == 1
     sheet = tmp_path / "check.png"
     status, out = run(str(tmp_path / "bad"), "--json", "--sheet", str(sheet))
     assert status == 1 and json.loads(out)["errors"] == 1

@@ -65,7 +65,9 @@ def test_only_the_table_was_moved(project, tmp_path):
 
 def test_only_the_photos_were_moved(project, tmp_path):
     shutil.move(project / "photos", tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"moved or deleted since: put them back, or .*--data"):
+    with pytest.raises(
+        UserError, match=r"moved or deleted since: put them back, or give the images as"
+    ):
         load_images(project / "runs" / "images.parquet")
 
 

@@ -22,9 +22,10 @@ WAYS: dict[str, list[str]] = {
     "query-gallery": ["-p", "cross-camera", "-p", "query-gallery"],
     "leave-one-out": ["-p", "leave-one-out", "-p", "draws.yaml", "-p", "within.yaml"],
     "object": ["-p", "query-gallery", "-p", "leave-one-out", "--level", "object"],
-    "legacy": ["-p", "market1501-centroid-legacy", "--data", "test.csv"],
-    "two queries": ["-p", "query-gallery", "--data", "few.csv", "--features", "few.npy"],
+    "legacy": ["-p", "market1501-centroid-legacy"],
+    "two queries": ["-p", "query-gallery"],
 }
+OF = {"legacy": ["features.npy", "test.csv"], "two queries": ["few.npy", "few.csv"]}
 FILES = {
     "draws.yaml": "mode: leave-one-out\ngallery_images: 1\nrepeats: 3\n",
     "within.yaml": "mode: leave-one-out\nwithin: kind\npairs: true\nopen_set: true\n",
@@ -41,10 +42,8 @@ for port, words in json.loads(sys.argv[1]):
 
 
 def words(name: str, out: Path) -> list[str]:
-    return [
-        "--features", "features.npy", "--data", "set.csv", *WAYS[name], "--out", str(out / name),
-        "--json",
-    ]  # fmt: skip
+    measured = OF.get(name, ["features.npy", "set.csv"])
+    return [*measured, *WAYS[name], "--out", str(out / name), "--json"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +140,7 @@ def test_two_processes_give_what_one_gives(
 
 
 def test_a_mistake_stops_both(folder: Path) -> None:
-    bad = ["--features", "few.npy", "--data", "set.csv", "--out", str(folder / "bad")]
+    bad = ["few.npy", "set.csv", "--out", str(folder / "bad")]
     for status, out, err in together(folder, [bad]):
         assert status == 2 and out == "" and "4 features for 181 images" in err
     assert not (folder / "bad").exists()

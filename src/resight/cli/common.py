@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resight.errors import UserError
@@ -14,6 +17,7 @@ from resight.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from resight.data.imageset import ImageSet
     from resight.train.start import Outcome
 
 
@@ -21,11 +25,6 @@ class Advance(Protocol):
     """What a progress bar gives: call it with what is done, the total, and a word on the side."""
 
     def __call__(self, done: int, total: int, text: str = "") -> None: ...
-
-
-COLUMNS_HELP = "Which of the file's columns are ours, e.g. object=sku,path=file."
-LAYOUT_HELP = "A benchmark's layout by name, or folder for none; by default recognised."
-IMAGES_HELP = "Folder of images, or a CSV or Parquet file with a row an image."
 
 
 def console() -> Console:
@@ -38,6 +37,65 @@ def console() -> Console:
 def note(text: str) -> None:
     """A line on stderr about what the program decided or found."""
     console().print(text, markup=False)
+
+
+def next_step(*words: str | Path) -> None:
+    """The last line on stderr: the command that comes after this one, to be pasted as it is."""
+    note(f"next: resight {shlex.join(map(str, words))}")
+
+
+def free(folder: Path) -> Path:
+    """`folder`, or with the first number that is not taken: a place for something new."""
+    found, number = folder, 2
+    while found.exists():
+        found = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return found
+
+
+def of_set(
+    images: str | Path, columns: str | None, layout: str | None, unlabelled: bool = False
+) -> list[str]:
+    """The words that name an image set in a command, so that it is read as it was here."""
+    words = [str(images)]
+    for name, value in (("--columns", columns), ("--layout", layout)):
+        words += [name, value] if value is not None else []
+    return words + ["--unlabelled"] * unlabelled
+
+
+def of_model(weights: str | None, size: str | None) -> list[str]:
+    """The words that belong to a backbone's name."""
+    words = ["--weights", weights] if weights is not None else []
+    return words + (["--size", size] if size is not None else [])
+
+
+def read_set(
+    images: Path, columns: str | None, layout: str | None, unlabelled: bool = False
+) -> ImageSet:
+    """An image set, with a note for everything that was decided; without labels if so wished."""
+    from resight.data.sources import load_images
+
+    found = load_images(
+        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
+    )
+    for line in found.notes:
+        note(line)
+    return without_labels(found) if unlabelled else found
+
+
+def without_labels(images: ImageSet) -> ImageSet:
+    """The same images, their objects unknown."""
+    import polars as pl
+
+    empty = pl.lit(None, pl.String).alias("object")
+    return replace(images, table=images.table.with_columns(empty))
+
+
+def take_device(device: str | None) -> None:
+    """What --device says holds for all that follows. Raises UserError when it can't be used."""
+    from resight.models.embedder import default_device
+
+    default_device(device)
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -158,17 +216,26 @@ def print_json(content: Any) -> None:
     print(json.dumps(strict_json(content), ensure_ascii=False))
 
 
-def report_run(outcome: Outcome) -> None:
-    """What a finished run left, and what can be done next."""
+def report_run(outcome: Outcome, images: list[str] | None, as_json: bool = False) -> None:
+    """What a finished run left, and what can be done next; `images`: the words of its set."""
     folder, place = outcome.run.folder, outcome.position
     evidence = folder / "evidence.html"
-    best = "" if evidence.exists() else f", best epoch {place.best_epoch}"
-    note(f"finished after {place.seconds / 60:.1f} minutes{best}")
+    best = None if evidence.exists() else place.best_epoch
+    if as_json:
+        content: dict[str, Any] = {"run": str(folder), "embedder": str(folder / "embedder")}
+        content |= {"minutes": place.seconds / 60, "best_epoch": best, "skipped": place.skipped}
+        print_json(content)
+        return
+    note(
+        f"finished after {place.seconds / 60:.1f} minutes"
+        + (f", best epoch {best}" if best is not None else "")
+    )
     if place.skipped:
         note(f"{len(place.skipped):,} bad images were skipped (named in {folder / 'run.json'})")
+    print(folder / "embedder", flush=True)
     if evidence.exists():
         note(f"what it learned from: {evidence}")
-        note(f"next: resight index {folder} PHOTOS --out GALLERY, then resight search")
+        source = images or [str(folder / "images.parquet")]
+        next_step("index", folder, *source, "--out", free(Path("galleries") / folder.name))
     else:
-        note(f"next: resight evaluate {folder}")
-    print(folder / "embedder")
+        next_step("evaluate", folder, "--out", free(Path("evaluations") / folder.name))

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resight.cli import options
+
 if TYPE_CHECKING:
     from resight.evaluate.records.compare import Comparison
 
-RUN_HELP = "Evaluation folder (made by 'resight evaluate --out'), or a run that holds one."
-
 
 def compare(
-    baseline: Annotated[str, typer.Argument(help=RUN_HELP)],
+    baseline: Annotated[str, typer.Argument(help=options.EVALUATION_HELP)],
     others: Annotated[list[str], typer.Argument(help="One or more to compare with it.")],
     protocol: Annotated[
-        str | None, typer.Option(help="Only this protocol; by default all that they share.")
+        str | None, options.protocol("as recorded: only this; by default all that they share.")
     ] = None,
     by: Annotated[
         list[str] | None,
         typer.Option(help="On the page: AP by this column, not by object and camera."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write an HTML page.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    out: Annotated[Path | None, options.out("an HTML page.")] = None,
+    json_: options.Json = False,
 ) -> None:
     """Compare evaluations with a baseline on the same queries: is one better, and by how much?
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from resight.cli import options
 from resight.cli.data_check import check
 
 app = typer.Typer(
@@ -21,31 +22,37 @@ def _data() -> None:
 
 
 def demo_data(
-    out: Annotated[Path, typer.Argument(help="New folder for the pictures and index.csv.")],
+    out: Annotated[Path, options.out("the pictures and index.csv, into a new folder.")],
     objects: Annotated[int, typer.Option(min=4, help="How many objects.")] = 240,
-    images: Annotated[int, typer.Option(min=2, help="Pictures of each object.")] = 8,
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 160,
-    seed: Annotated[int, typer.Option(help="Another seed, other objects.")] = 0,
+    pictures: Annotated[int, typer.Option(min=2, help="Pictures of each object.")] = 8,
+    pixels: Annotated[int, typer.Option(min=32, max=1024, help="Pixels a side.")] = 160,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
+    json_: options.Json = False,
 ) -> None:
     """Draw a data set of photo-like pictures to try things on, offline.
 
     Examples:
 
-      resight demo-data demo/images
+      resight demo-data --out demo/images
 
-      resight demo-data many --objects 1000 --images 12 --seed 7
+      resight demo-data --out many --objects 1000 --pictures 12 --seed 7
     """
-    from resight.cli.common import progress_bar
+    from resight.cli.common import next_step, print_json, progress_bar
     from resight.data.rendered import render
 
-    with progress_bar("drawing", objects * images) as advance:
+    with progress_bar("drawing", objects * pictures) as advance:
         index = render(
             out,
             objects=objects,
-            images=images,
-            size=size,
-            seed=seed,
+            images=pictures,
+            size=pixels,
+            seed=seed or 0,
             progress=advance,
-            workers=None,
+            workers=None if workers is None else max(1, workers),
         )
-    print(index)
+    if json_:
+        print_json({"index": str(index), "images": objects * pictures})
+        return
+    print(index, flush=True)
+    next_step("data", "check", index)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
+from resight.cli import options
 from resight.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,25 +19,19 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def check(
-    images: Annotated[Path, typer.Argument(help=IMAGES_HELP + " Or a features folder.")],
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Ignore what folders say about objects.")
-    ] = False,
+    images: Annotated[Path, typer.Argument(help=options.IMAGES_HELP + " Or a features folder.")],
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    unlabelled: options.Unlabelled = False,
     near: Annotated[
         bool, typer.Option("--near/--no-near", help="Look for near duplicates too.")
     ] = True,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Draw the suspicious images to this .png file.")
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 1 for warnings too.")
+    sheet: options.Sheet = None,
+    fail_on_warnings: Annotated[
+        bool, typer.Option("--fail-on-warnings", help="Exit with status 1 for warnings too.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads; by default one a processor.")
-    ] = None,
+    workers: options.Workers = None,
+    json_: options.Json = False,
 ) -> None:
     """Find what is wrong with an image set before a long run does.
 
@@ -52,14 +46,14 @@ def check(
 
       resight data check index.csv --columns object=sku --sheet check.png
 
-      resight data check index.csv --json --strict > check.json
+      resight data check index.csv --json --fail-on-warnings > check.json
 
       resight data check features/shop
     """
     from dataclasses import replace
     from time import monotonic
 
-    from resight.cli.common import note, parse_columns, print_json, progress_bar
+    from resight.cli.common import note, parse_columns, print_json, progress_bar, without_labels
     from resight.data.doctor import by_severity, examine, write_sheet
     from resight.data.sources import load_images
     from resight.features.check import check_features
@@ -78,8 +72,15 @@ def check(
         image_set = load_images(
             images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
         )
+        image_set = without_labels(image_set) if unlabelled else image_set
     with progress_bar("checking", len(image_set)) as advance:
-        report = examine(image_set, workers=workers, progress=advance, near=near, files=there)
+        report = examine(
+            image_set,
+            workers=max(1, workers) if workers is not None else None,
+            progress=advance,
+            near=near,
+            files=there,
+        )
     report = replace(report, findings=by_severity([*stored, *report.findings]))
     seconds = monotonic() - start
     if sheet is not None:
@@ -90,8 +91,25 @@ def check(
         for line in image_set.notes:
             note(line)
         _print(report, seconds, str(images), sheet)
-    if report.count("error") or (strict and report.count("warning")):
+    if not json_:
+        _next(report, images, [columns, layout, unlabelled], sheet)
+    if report.count("error") or (fail_on_warnings and report.count("warning")):
         raise typer.Exit(1)
+
+
+def _next(report: Report, images: Path, read: list[Any], sheet: Path | None) -> None:
+    """With errors, look at them; else begin."""
+    from resight.cli.common import free, next_step, of_set
+    from resight.features.store import is_features
+
+    words = of_set(images, *read)
+    if report.count("error"):
+        if sheet is None:
+            next_step("data", "check", *words, "--sheet", "check.png")
+    elif is_features(images):
+        next_step("index", images, "--out", free(Path("galleries") / images.name))
+    else:
+        next_step("train", *words)
 
 
 def _text(path: Path | None) -> str | None:

@@ -11,27 +11,29 @@ from typing import Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, note
+from resight.cli import options
+from resight.cli.common import note
+
+AUTO, MINUTES = "auto", 3.0
 
 
 def demo(
     context: typer.Context,
     images: Annotated[
-        Path | None, typer.Argument(help=IMAGES_HELP + " Without it a set is drawn.")
+        Path | None, typer.Argument(help=options.IMAGES_HELP + " Without it a set is drawn.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="About how long it may fit and train.")] = 3.0,
-    backbone: Annotated[str, typer.Option(help="timm name, or auto.")] = "auto",
-    weights: Annotated[
-        str, typer.Option(help="auto, imagenet, none, a hub name or a file.")
-    ] = "auto",
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH, or one number.")] = "96",
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
+    out: Annotated[Path, options.out("all of it.")] = Path("demo"),
+    minutes: options.Minutes = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    columns: options.Columns = None,
 ) -> None:
     """Run the whole way on one set of images: check, train, embed, index, search, measure.
 
-    Prints each command before it runs it, so that you can go on from any of them. Images
-    without labels are not trained on: they are indexed and searched with the backbone as it is.
+    Fits and trains for 3 minutes at 96 pixels unless told otherwise, and shows the same searches
+    before and after. Prints each command before it runs it, so that you can go on from any of
+    them. Without labels a closed form is all there is to fit.
 
     Examples:
 
@@ -54,7 +56,9 @@ def demo(
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     run_verb("data", "check", source, "--sheet", str(check), *extra)
+    backbone, weights, size = backbone or AUTO, weights or AUTO, size or "96"
     network = ["--backbone", backbone, "--weights", weights, "--size", size]
+    minutes = minutes or MINUTES
     note(f"\nFirst a closed form on the frozen network, then training, {minutes:g} minutes in all.")
     unlabelled = [] if obstacle is None else ["--unlabelled"]
     if obstacle is not None:
@@ -93,10 +97,10 @@ def _measured(run_verb: Callable[..., None], out: Path, searched: Path, run: Pat
     from resight.errors import UserError
     from resight.files import read_json
 
-    ways = {"weights as they come": ["--features", str(out / "features-before")]}
+    ways = {"weights as they come": [str(out / "features-before")]}
     if (run / "start").is_dir():
-        ways["closed form"] = [str(run / "start"), "--data", str(searched)]
-    ways["trained from there"] = ["--features", str(out / "features-after")]
+        ways["closed form"] = [str(run / "start"), str(searched)]
+    ways["trained from there"] = [str(out / "features-after")]
     lines = []
     for name, words in ways.items():
         folder = out / "evaluations" / name.replace(" ", "-")
@@ -123,7 +127,7 @@ def _run(root: Any, *words: str) -> None:
 
 
 def _draw(run_verb: Callable[..., None], out: Path) -> str:
-    run_verb("demo-data", str(out / "images"))
+    run_verb("demo-data", "--out", str(out / "images"))
     return str(out / "images" / "index.csv")
 
 

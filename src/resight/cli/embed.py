@@ -7,33 +7,29 @@ from typing import Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
-
-MODEL_HELP = "Run or embedder folder, or a backbone's name (then --weights and --size apply)."
-WEIGHTS_HELP = "For a backbone's name: imagenet, none, a hub name or a file."
-SIZE_HELP = "For a backbone's name: HEIGHTxWIDTH, or one number."
+from resight.cli import options
 
 
 def embed(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    images: Annotated[Path, typer.Argument(help=IMAGES_HELP)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Features folder.")],
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
+    model: options.Model,
+    images: options.Images,
+    out: Annotated[Path, options.out("the features folder.")],
+    weights: options.Weights = None,
+    size: options.Size = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    scales: Annotated[str, typer.Option(help="Sum over image scales, e.g. 1,0.707,0.5.")] = "1",
+    flip: options.Flip = False,
+    scales: options.Scales = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at once; found by itself.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Folders are not objects.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the features in --out.")] = False,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    unlabelled: options.Unlabelled = False,
+    strict: options.Strict = False,
+    force: options.Force = False,
+    json_: options.Json = False,
 ) -> None:
     """Compute the features of every image of a set, in shards that can be resumed.
 
@@ -46,14 +42,17 @@ def embed(
       resight embed resnet50 photos/ -o features/plain --weights imagenet --size 224 --dtype float16
     """
     from resight.cli.common import (
+        free,
+        next_step,
         note,
-        parse_columns,
         parse_scales,
         parse_size,
+        print_json,
         progress_bar,
+        read_set,
         report_skipped,
+        take_device,
     )
-    from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.features.collapsed import NOTE, collapsed
     from resight.features.compute import EmbedOptions
@@ -62,12 +61,9 @@ def embed(
 
     if dtype not in ("float32", "float16"):
         raise UserError(f"--dtype {dtype}: choose float32 or float16")
-    options = EmbedOptions(batch_size, flip, parse_scales(scales), workers, strict)
-    image_set = load_images(
-        images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
-    )
-    for line in image_set.notes:
-        note(line)
+    how = EmbedOptions(batch_size, flip, parse_scales(scales or "1"), workers, strict)
+    take_device(device)
+    image_set = read_set(images, columns, layout, unlabelled)
     embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
     with progress_bar("embedding", len(image_set)) as advance:
         features = embed_images(
@@ -75,13 +71,24 @@ def embed(
             image_set,
             out,
             dtype=dtype,  # type: ignore[arg-type]
-            options=options,
+            options=how,
             progress=advance,
             tell=note,
             force=force,
         )
     report_skipped(features.info.get("skipped", []))
+    alike = collapsed(features, features.valid.nonzero()[0])
+    if json_:
+        rows, width = features.shape
+        content = {"features": str(out), "images": rows, "dimensions": width}
+        content |= {"dtype": str(features.dtype), "collapsed": bool(alike)}
+        print_json(content | {"skipped": features.info.get("skipped", [])})
+        return
     note(f"{len(features):,} x {features.shape[1]} {features.dtype}")
-    if collapsed(features, features.valid.nonzero()[0]):
+    if alike:
         note(NOTE)
-    print(out)
+    print(out, flush=True)
+    if image_set.has_matches():
+        next_step("evaluate", out)
+    else:
+        next_step("index", out, "--out", free(Path("galleries") / out.name))

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
-from resight.cli.embed import MODEL_HELP, SIZE_HELP, WEIGHTS_HELP
+from resight.cli import options
 
 if TYPE_CHECKING:
     from resight.evaluate.scores import Scores
 
-DEVICE_HELP = "Of the products: cpu, cuda, cuda:1 ...; the digits are the same."
+MEASURED_HELP = (
+    options.MODEL_HELP + " Or features: a folder, or an (N, D) .npy in the order of IMAGES."
+    " With --similarity a matrix."
+)
 
 
 def evaluate(
-    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
-    data: Annotated[
-        Path | None, typer.Option(help=IMAGES_HELP + " By default, a run's own.")
+    model: Annotated[str | None, typer.Argument(help=MEASURED_HELP)] = None,
+    images: Annotated[
+        Path | None, typer.Argument(help=options.IMAGES_HELP + " Runs and features bring theirs.")
     ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            "-p",
-            help="Name ('resight protocols' lists them) or YAML file; by default as the set asks.",
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of MODEL: an (N, D) .npy in the order of the rows, or a folder."
-        ),
-    ] = None,
+    protocol: options.Protocols = None,
     similarity: Annotated[
-        str | None,
-        typer.Option(help="Instead of MODEL: a queries x gallery matrix, .npy or .npz[:NAME]."),
-    ] = None,
+        bool,
+        typer.Option(
+            "--similarity", help="MODEL is a queries x gallery matrix, .npy or .npz[:NAME]."
+        ),
+    ] = False,
     truth: Annotated[
         Path | None,
         typer.Option(help="With --similarity: JSON, for each query the list of its positives."),
@@ -48,7 +39,7 @@ def evaluate(
         typer.Option("--from", help="Do an evaluation folder again, and compare every digit."),
     ] = None,
     level: Annotated[
-        str | None, typer.Option(help="image, object (one centroid an object), or both.")
+        str | None, typer.Option(help=f"{options.LEVEL_HELP}, or both (default).")
     ] = None,
     cross_camera: Annotated[
         bool | None,
@@ -57,24 +48,20 @@ def evaluate(
             help="Whether matches by the query's own camera are junk; by default where known.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for scores and report.html.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    scales: Annotated[
-        str | None, typer.Option(help="Sum over image scales, e.g. 1,0.707,0.5.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cpu",
+    out: Annotated[Path | None, options.out("scores, results and report.html.")] = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    flip: options.Flip = False,
+    scales: options.Scales = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
     memory: Annotated[
         int, typer.Option(min=16, help="MB that ranking may take beyond the features.")
     ] = 512,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    strict: options.Strict = False,
+    json_: options.Json = False,
 ) -> None:
     """Measure retrieval: mAP, R@K with 95 % intervals, and the protocol beside them.
 
@@ -86,63 +73,66 @@ def evaluate(
 
       resight evaluate runs/shop --out evaluation
 
-      resight evaluate runs/reid --data Market-1501-v15.09.15/ --out evaluation
+      resight evaluate runs/reid Market-1501-v15.09.15/ --out evaluation
 
-      resight evaluate runs/shop --data test.csv --protocol mine.yaml --json
+      resight evaluate runs/shop test.csv --protocol mine.yaml --json
 
-      resight evaluate --features F.npy --data test.csv --level object
+      resight evaluate F.npy test.csv --level object
 
-      resight evaluate --similarity S.npz --truth gt.json
+      resight evaluate S.npz --similarity --truth gt.json
 
       resight evaluate --from evaluation
 
-      resight evaluate resnet50 --weights imagenet --size 224 --data photos/
+      resight evaluate resnet50 photos/ --weights imagenet --size 224
 
-      torchrun --nproc-per-node 4 --no-python resight evaluate --features F --out evaluation
+      torchrun --nproc-per-node 4 --no-python resight evaluate features/shop --out evaluation
     """
-    from resight.cli.common import note, parse_columns, parse_scales, parse_size, print_json
-    from resight.data.sources import load_images
+    from resight.cli.common import (
+        note,
+        of_model,
+        of_set,
+        parse_scales,
+        parse_size,
+        print_json,
+        read_set,
+        take_device,
+    )
     from resight.errors import UserError
     from resight.evaluate import run
     from resight.evaluate.ranking.units import check_device
     from resight.evaluate.records.job import Job
     from resight.evaluate.records.record import SCORES
     from resight.evaluate.share import join_processes, leave_processes
-    from resight.features.store import is_features
     from resight.files import check_folder
 
     if level not in ("both", "image", "object", None):
         raise UserError(f"--level {level}: choose both, image or object")
-    if model is not None and features is None and is_features(model):
-        features, model = Path(model), None
-    given = [name for name in (model, features, similarity, record) if name is not None]
-    if len(given) != 1:
-        raise UserError(
-            "give one of MODEL (a run, an embedder, a backbone), --features, --similarity or --from"
-        )
-    check_device(device)
-    if truth is not None and similarity is None:
+    if (model is None) == (record is None) or (record is not None and images is not None):
+        raise UserError("give one MODEL (a run, an embedder, a backbone, features), or --from")
+    if truth is not None and not similarity:
         raise UserError("--truth goes with --similarity")
+    products = device or "cpu"
+    check_device(products)
     if out is not None:
         check_folder(out, "an evaluation", mark=SCORES, force=True)
     if record is not None:
-        _again(record, out, device, json_)
+        _again(record, out, products, json_)
         return
-    if model is not None and data is None:
-        data = Path(str(model)) / "images.parquet"
-        if not data.is_file():
-            raise UserError("--data is missing: the images to evaluate on")
-    images = None
-    if data is not None:
-        images = load_images(data, columns=parse_columns(columns), layout=layout)
-    for line in images.notes if images is not None else ():
-        note(line)
+    assert model is not None
+    kind = "similarity" if similarity else _kind(model)
+    if kind == "model":
+        if images is None:
+            images = Path(model) / "images.parquet"
+            if not images.is_file():
+                raise UserError(f"{model}: IMAGES is missing: the images to evaluate on")
+        take_device(device)
+    image_set = read_set(images, columns, layout) if images is not None else None
     job = Job(
-        model=model,
+        model=model if kind == "model" else None,
+        features=model if kind == "features" else None,
+        similarity=model if kind == "similarity" else None,
         weights=weights,
         size=parse_size(size),
-        features=None if features is None else str(features),
-        similarity=similarity,
         truth=None if truth is None else str(truth),
         flip=flip,
         scales=None if scales is None else parse_scales(scales),
@@ -150,17 +140,17 @@ def evaluate(
         strict=strict,
     )
     share = join_processes()
-    if share is not None and model is not None:
-        raise UserError("several processes share an evaluation of --features; embed first")
+    if share is not None and kind == "model":
+        raise UserError("several processes share an evaluation of features; embed first")
     wish = None if level in (None, "both") else level
     found = run.carry_out(
-        job, images, tuple(protocol or ()), wish, cross_camera,  # type: ignore[arg-type]
-        device=device, block_bytes=memory * 2**20, share=share, bar=_bar, tell=note,
+        job, image_set, tuple(protocol or ()), wish, cross_camera,  # type: ignore[arg-type]
+        device=products, block_bytes=memory * 2**20, share=share, bar=_bar, tell=note,
     )  # fmt: skip
     if share is None or share.index == 0:
         page = None
         if out is not None:
-            title = f"{given[0]} on {found.images.source}"
+            title = f"{model} on {found.images.source}"
             page = run.write_folder(out, found.images, found.scores, title, found.job, found.origin)
         if json_:
             print_json(as_json([one.summary() for one in found.scores]))
@@ -168,8 +158,38 @@ def evaluate(
             print_table(found.scores)
         if page is not None:
             note(f"report: {page}")
+        if not json_:
+            _next(
+                kind, [model, *of_model(weights, size)], of_set(images or "", columns, layout), out
+            )
     if share is not None:
         leave_processes()
+
+
+def _kind(model: str) -> Literal["model", "features"]:
+    """What MODEL names: something that embeds, or features."""
+    from resight.errors import UserError
+    from resight.features.store import is_features
+
+    if model.endswith(".npz"):
+        raise UserError(f"{model}: an archive; of similarities say --similarity")
+    return "features" if model.endswith(".npy") or is_features(model) else "model"
+
+
+def _next(kind: str, model: list[str], images: list[str], out: Path | None) -> None:
+    """What comes after the numbers: a gallery of what was measured, or a page of its own."""
+    from resight.cli.common import free, next_step
+    from resight.features.store import is_features
+
+    name, *of_backbone = model
+    given = images if images[0] else []
+    if kind == "model":
+        place = free(Path("galleries") / Path(name).name)
+        next_step("index", name, *given, *of_backbone, "--out", place)
+    elif is_features(name):
+        next_step("index", name, "--out", free(Path("galleries") / Path(name).name))
+    elif out is not None:
+        next_step("report", out, "--out", out / "page.html")
 
 
 def _bar(description: str, unit: str) -> Any:

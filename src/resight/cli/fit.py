@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
-from resight.cli.embed import MODEL_HELP, SIZE_HELP, WEIGHTS_HELP
+from resight.cli import options
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
@@ -23,9 +22,9 @@ _WORK = ".fitting"  # features of all candidates, until the embedder is there
 
 
 def fit(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP + " Or a features folder.")],
-    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="New embedder folder.")] = None,
+    model: options.ModelOrFeatures,
+    images: options.MaybeImages = None,
+    out: Annotated[Path | None, options.out("the embedder folder.")] = None,
     method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
     depths: Annotated[str | None, typer.Option(help=DEPTHS_HELP)] = None,
     grid: Annotated[
@@ -35,21 +34,18 @@ def fit(
         int | None, typer.Option(min=1, help="Dimensions of the result; at most 256 by default.")
     ] = None,
     shrink: Annotated[float | None, typer.Option(min=0, max=1, help=SHRINK_HELP)] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Don't use labels; folders are not objects.")
-    ] = False,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
-    scales: Annotated[
-        str | None, typer.Option(help="Image scales that it is fitted for, e.g. 1,0.707,0.5.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of objects held out.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the embedder in --out.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    unlabelled: options.Unlabelled = False,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    scales: options.Scales = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    strict: options.Strict = False,
+    force: options.Force = False,
+    json_: options.Json = False,
 ) -> None:
     """Fit an embedder in closed form: no training, seconds beside the embedding itself.
 
@@ -69,10 +65,16 @@ def fit(
 
       resight fit features/shop -o embedders/white --method whitening
     """
-    import shlex
     import shutil
 
-    from resight.cli.common import note, print_json
+    from resight.cli.common import (
+        free,
+        next_step,
+        note,
+        of_set,
+        print_json,
+        take_device,
+    )
     from resight.errors import UserError
     from resight.features.store import is_features
     from resight.files import check_folder, fresh_folder
@@ -81,6 +83,8 @@ def fit(
 
     if out is None:
         raise UserError("--out is missing: the folder for the embedder")
+    take_device(device)
+    seed = seed or 0
     if method is not None and method not in METHODS:
         raise UserError(f"--method {method}: choose one of {', '.join(METHODS)}")
     work = out.parent / f"{out.name}{_WORK}"
@@ -116,9 +120,12 @@ def fit(
             f"{found.embedder.dim} dimensions instead of {dims}: the images differ in no more "
             "directions"
         )
-    if images is not None:
-        note(f"next: resight evaluate {shlex.quote(str(out))} --data {shlex.quote(str(images))}")
-    print(out)
+    print(out, flush=True)
+    source = of_set(images or Path(model) / "images.parquet", columns, layout)
+    if found.plan.images.has_matches():
+        next_step("evaluate", out, *source)
+    else:
+        next_step("index", out, *source, "--out", free(Path("galleries") / out.name))
 
 
 def _to_images(

@@ -7,28 +7,29 @@ from typing import Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
-from resight.cli.embed import MODEL_HELP, SIZE_HELP, WEIGHTS_HELP
+from resight.cli import options
 
 
 def index(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP + " Or a features folder.")],
-    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="New gallery folder.")] = None,
-    level: Annotated[
-        str, typer.Option(help="image: a vector an image; object: a centroid an object.")
-    ] = "image",
+    model: options.ModelOrFeatures,
+    images: options.MaybeImages = None,
+    out: Annotated[Path | None, options.out("the gallery folder.")] = None,
+    level: Annotated[str, typer.Option(help=f"{options.LEVEL_HELP}.")] = "image",
     all_rows: Annotated[
         bool, typer.Option("--all", help="Take every row, whatever its split and role.")
     ] = False,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the gallery in --out.")] = False,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    flip: options.Flip = False,
+    scales: options.Scales = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    unlabelled: options.Unlabelled = False,
+    strict: options.Strict = False,
+    force: options.Force = False,
+    json_: options.Json = False,
 ) -> None:
     """Make a gallery that can be searched: of images, or of one centroid an object.
 
@@ -40,8 +41,17 @@ def index(
 
       resight index features/shop --out galleries/shop
     """
-    from resight.cli.common import note, parse_columns, parse_size, progress_bar, report_skipped
-    from resight.data.sources import load_images
+    from resight.cli.common import (
+        next_step,
+        note,
+        parse_scales,
+        parse_size,
+        print_json,
+        progress_bar,
+        read_set,
+        report_skipped,
+        take_device,
+    )
     from resight.errors import UserError
     from resight.features.compute import EmbedOptions
     from resight.features.store import Features, is_features
@@ -58,6 +68,7 @@ def index(
         raise UserError(f"--level {level}: choose image or object")
     if not force:
         check_folder(out, "a gallery", mark=RECORD)
+    take_device(device)
     if is_features(model):
         if images is not None:
             raise UserError(f"{model}: features bring their own images; leave IMAGES out")
@@ -68,17 +79,22 @@ def index(
     else:
         if images is None:
             raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
-        image_set = load_images(images, columns=parse_columns(columns), layout=layout)
-        for line in image_set.notes:
-            note(line)
+        image_set = read_set(images, columns, layout, unlabelled)
         if not all_rows:
             image_set = image_set.rows(gallery_rows(image_set))
         embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
-        options = EmbedOptions(flip=flip, workers=workers, strict=strict)
+        how = EmbedOptions(None, flip, parse_scales(scales or "1"), workers, strict)
         with progress_bar("embedding", len(image_set)) as advance:
-            features = embed_images(embedder, image_set, options=options, progress=advance)
+            features = embed_images(embedder, image_set, options=how, progress=advance)
         report_skipped(features.info.get("skipped", []))
     gallery = Gallery(embedder, level).add(features)  # type: ignore[arg-type]
     gallery.save(out, force=force)
-    note(f"{level} level: {len(gallery):,} vectors for {int(features.valid.sum()):,} images")
-    print(out)
+    count = int(features.valid.sum())
+    if json_:
+        content = {"gallery": str(out), "level": level, "vectors": len(gallery), "images": count}
+        print_json(content | {"dimensions": features.shape[1]})
+        return
+    note(f"{level} level: {len(gallery):,} vectors for {count:,} images")
+    print(out, flush=True)
+    photos = (path for path in gallery.items["path"] if Path(path).is_file())
+    next_step("search", out, next(photos, "PHOTO"))

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from resight.cli import options
+
 
 def protocols(
     name: Annotated[str | None, typer.Argument(help="One of them, or a YAML file.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """List the built-in protocols, or print one as YAML, to be changed and given to evaluate.
 
@@ -19,7 +21,7 @@ def protocols(
 
       resight protocols market1501 > mine.yaml
 
-      resight evaluate runs/reid --data photos/ --protocol mine.yaml
+      resight evaluate runs/reid photos/ --protocol mine.yaml
     """
     from resight.cli.common import print_json
     from resight.evaluate.catalogue import ENTRIES, protocol

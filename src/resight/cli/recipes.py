@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from resight.cli import options
+
 app = typer.Typer(
     help="List the recipes, with the published figures; show or check one.",
     rich_markup_mode=None,
@@ -16,7 +18,7 @@ app = typer.Typer(
 @app.callback()
 def recipes(
     context: typer.Context,
-    json_: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """List the recipes: settings files for 'resight train' and 'resight sweep', by name.
 
@@ -62,12 +64,13 @@ def show(
 
 @app.command()
 def check(
-    files: Annotated[
+    names: Annotated[
         list[str] | None, typer.Argument(help="Names or files; by default all recipes.")
     ] = None,
     build: Annotated[
         bool, typer.Option("--build", help="Make each network too (slow, without weights).")
     ] = False,
+    json_: options.Json = False,
 ) -> None:
     """Check recipes without images: settings, backbone, protocol, figures, schedule, head.
 
@@ -79,12 +82,17 @@ def check(
 
       resight recipes check mine.yaml --build
     """
-    from resight.cli.common import note
+    from resight.cli.common import note, print_json
     from resight.train.catalogue import find_recipe, recipe_names
     from resight.train.recipe_check import faults
 
-    paths = [find_recipe(name) for name in files or recipe_names()]
+    paths = [find_recipe(name) for name in names or recipe_names()]
     found = [line for path in paths for line in faults(path, build=build)]
+    if json_:
+        print_json({"checked": len(paths), "faults": found})
+        if found:
+            raise typer.Exit(1)
+        return
     for line in found:
         note(line)
     count = "1 recipe" if len(paths) == 1 else f"{len(paths)} recipes"

@@ -8,30 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resight.cli.compare import RUN_HELP, check_page
+from resight.cli import options
+from resight.cli.compare import check_page
 
 if TYPE_CHECKING:
     from resight.evaluate.records.sets import MethodSet
 
-_RUNS_HELP = (
-    RUN_HELP + " Any number. Or methods with several runs each: NAME=EVALUATION,EVALUATION,..."
+_HELP = (
+    options.EVALUATION_HELP
+    + " Any number. Or methods with several runs each: NAME=EVALUATION,EVALUATION,..."
     " Or folders of sweeps, one an image set."
 )
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help=_RUNS_HELP)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML page.")] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(help="The method to compare the others with; by default the first."),
-    ] = None,
+    evaluations: Annotated[list[str], typer.Argument(help=_HELP)],
+    out: Annotated[Path | None, options.out("an HTML page.")] = None,
+    baseline: options.Baseline = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Of methods: the table as a CSV file.")
     ] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Of methods: the table as one JSON object on stdout.")
-    ] = False,
+    json_: options.Json = False,
 ) -> None:
     """One page about evaluations: a table for each protocol, with published figures beside it.
 
@@ -55,7 +52,7 @@ def report(
 
     if out is not None:
         check_page(out)
-    sets = read_sets(runs)
+    sets = read_sets(evaluations)
     if sets:
         _report_methods(sets, out, baseline, csv, json_)
         return
@@ -69,7 +66,7 @@ def report(
 
     from resight.evaluate.report.runs_page import write_runs_page
 
-    records = load_records(runs)
+    records = load_records(evaluations)
     write_runs_page(out, records, labels(records))
     note(f"{len(records)} evaluations" if len(records) > 1 else "1 evaluation")
     print(out)

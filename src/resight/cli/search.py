@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP
+from resight.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 def search(
     gallery: Annotated[Path, typer.Argument(help="Gallery folder (from 'resight index').")],
-    queries: Annotated[
+    images: Annotated[
         list[Path], typer.Argument(help="Photos; or one folder, CSV or Parquet file of them.")
     ],
     k: Annotated[int, typer.Option("--hits", "-k", min=1, help="Objects for each query.")] = 10,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Write a picture: each query and its hits.")
-    ] = None,
+    sheet: options.Sheet = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Of an image set, this many queries, evenly spread.")
     ] = 20,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    unlabelled: options.Unlabelled = False,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    json_: options.Json = False,
+    strict: options.Strict = False,
 ) -> None:
     """Search photos in a gallery: the most similar objects, best first.
 
@@ -43,13 +45,14 @@ def search(
 
       resight search galleries/shop test.csv --limit 30 --sheet hits.png --json
     """
-    from resight.cli.common import console, note, parse_columns, print_json
+    from resight.cli.common import console, note, parse_columns, print_json, take_device
     from resight.search.ask import ask, load_queries, write_sheet
     from resight.search.gallery import Gallery
 
+    take_device(device)
     opened = Gallery.load(gallery)
-    images = load_queries(queries, limit, parse_columns(columns))
-    answers = ask(opened, images, k, strict=strict, tell=note)
+    queries = load_queries(images, limit, parse_columns(columns), layout, unlabelled)
+    answers = ask(opened, queries, k, workers=workers or 0, strict=strict, tell=note)
     if sheet is not None:
         write_sheet(answers, sheet, tell=note)
     if json_:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP, note
+from resight.cli import options
+from resight.cli.common import note
 
 if TYPE_CHECKING:
     from resight.train.catalogue import Sweep
@@ -20,39 +21,30 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Recipe by name ('resight recipes'), or YAML file.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the sweep.")] = None,
+    images: options.MaybeImages = None,
+    config: options.Config = None,
+    out: Annotated[Path | None, options.out("the folder of the sweep.")] = None,
     over: Annotated[
         list[str] | None, typer.Option(metavar="NAME=V1,V2", help="One setting and its values.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of all runs.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="As of 'resight train'.")] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Instead of epochs: about how long each run may train.")
-    ] = None,
-    protocol: Annotated[
-        list[str] | None, typer.Option("--protocol", "-p", help="As of 'resight evaluate'.")
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Group that the page compares the others with.")
-    ] = None,
-    start: Annotated[
-        bool, typer.Option("--start", help="Evaluate the weights as they come, too.")
+    set_: options.Set = None,
+    weights: options.TrainedWeights = None,
+    size: options.Size = None,
+    minutes: options.Minutes = None,
+    protocol: options.Protocols = None,
+    baseline: options.Baseline = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Evaluate the weights as they come, too.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each run.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes of each.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
     list_: Annotated[bool, typer.Option("--list", help="Print the runs and stop.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """Train and evaluate one recipe under several settings and seeds, and compare them.
 
@@ -69,8 +61,7 @@ def sweep(
 
       resight sweep photos/ --config small -o sweeps/lr --over lr=1e-4,3e-4,1e-3 --seeds 0,1,2
     """
-    from resight.cli.common import parse_columns, print_json
-    from resight.data.sources import load_images
+    from resight.cli.common import print_json, read_set
     from resight.errors import UserError
     from resight.train.sweeps import outcome
     from resight.train.sweeps.carry import Options
@@ -89,15 +80,13 @@ def sweep(
         raise UserError("--out is missing: the folder of the sweep")
     if minutes is not None and minutes <= 0:
         raise UserError(f"--minutes {minutes:g}: must be above 0")
-    image_set = load_images(images, columns=parse_columns(columns), layout=layout)
-    for line in image_set.notes:
-        note(line)
-    options = Options(jobs, threads, workers, minutes, tuple(protocol or ()))
+    image_set = read_set(images, columns, layout)
+    how = Options(jobs, threads, workers, minutes, tuple(protocol or ()), device)
     with _reports() as reports:
         try:
             result = carry(
-                trials, image_set, out, options, reports,
-                shared=base, baseline=baseline, start=start,
+                trials, image_set, out, how, reports,
+                shared=base, baseline=baseline, start=untrained,
             )  # fmt: skip
         except KeyboardInterrupt:
             note("stopped; all is kept. The same command goes on")

@@ -9,15 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from resight.cli.common import COLUMNS_HELP, IMAGES_HELP, LAYOUT_HELP
+from resight.cli import options
 
 
 def train(
-    images: Annotated[Path | None, typer.Argument(help=IMAGES_HELP)] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="New run folder; by default runs/RECIPE-NAME."),
-    ] = None,
+    images: options.MaybeImages = None,
+    out: Annotated[Path | None, options.out("the run folder; by default runs/RECIPE-NAME.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with, where it stopped.")
     ] = None,
@@ -36,33 +33,23 @@ def train(
             "fastap, blackbox_ap, arcface or ce."
         ),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="Settings: a YAML file, or a name of 'resight recipes'.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="timm name, or resnet50_ibn_a.")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="imagenet, auto, none, a hub name, a weights file, or an embedder."),
-    ] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number.")] = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backbone: options.Backbone = None,
+    weights: options.TrainedWeights = None,
+    size: options.Size = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Instead: batches, on a cosine.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Instead: about how long it may take in all; 5 for auto."),
-    ] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Don't use labels; folders are not objects.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    columns: Annotated[str | None, typer.Option(help=COLUMNS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad image.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+    minutes: options.Minutes = None,
+    unlabelled: options.Unlabelled = False,
+    seed: options.Seed = None,
+    columns: options.Columns = None,
+    layout: options.Layout = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    strict: options.Strict = False,
+    force: options.Force = False,
+    json_: options.Json = False,
     show: Annotated[bool, typer.Option("--show-settings", help="Print them and stop.")] = False,
 ) -> None:
     """Train an embedder, on images with known objects or without any labels.
@@ -91,7 +78,16 @@ def train(
 
       resight train --resume runs/shop
     """
-    from resight.cli.common import note, parse_columns, parse_size, progress_bar, report_run
+    from resight.cli.common import (
+        free,
+        note,
+        of_set,
+        parse_columns,
+        parse_size,
+        progress_bar,
+        report_run,
+        take_device,
+    )
     from resight.data.sources import load_images
     from resight.errors import UserError
     from resight.models.open import AUTO
@@ -101,6 +97,7 @@ def train(
     from resight.train.recipes import settings_of
     from resight.train.rundir import check_out
 
+    take_device(device)
     if resume is not None:
         given: list[Any] = [
             images,
@@ -126,7 +123,7 @@ def train(
         with _resumable(resume), progress_bar("training", None, "batches") as advance:
             outcome = starting.resume(resume, _options(workers, strict), _watcher(advance))
         if starting.is_main():
-            report_run(outcome)
+            report_run(outcome, None, json_)
         return
     path = find_recipe(config) if config is not None else None
     values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
@@ -168,7 +165,8 @@ def train(
     if images is None or image_set is None:
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
     if out is None:
-        out = _free(f"{'auto' if automatic else settings.recipe}-{images.resolve().stem or 'run'}")
+        name = f"{'auto' if automatic else settings.recipe}-{images.resolve().stem or 'run'}"
+        out = free(Path("runs") / name)
     from resight.train import start as starting
 
     check_out(out, force)
@@ -193,17 +191,7 @@ def train(
             force=force,
         )
     if starting.is_main():
-        report_run(outcome)
-
-
-def _free(name: str) -> Path:
-    """runs/NAME, or with the first number that is not taken."""
-    folder = Path("runs") / name
-    number = 2
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{number}"
-        number += 1
-    return folder
+        report_run(outcome, of_set(images, columns, layout, unlabelled), json_)
 
 
 @contextmanager

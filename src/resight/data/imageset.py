@@ -76,6 +76,11 @@ class ImageSet:
         """The known objects, sorted."""
         return sorted(self.table["object"].drop_nulls().unique().to_list())
 
+    def has_matches(self) -> bool:
+        """Whether an object has two images, so that there is something to be found again."""
+        counts = self.table["object"].drop_nulls().value_counts()["count"]
+        return bool((counts > 1).any())
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the table's own columns and the size of every file.
 

@@ -96,10 +96,7 @@ def _why_gone(path: Path, images: ImageSet) -> str:
     if drive is not None:
         return drive
     if path.suffix.lower() == ".parquet" and path.is_file() and place_of(path):  # one of ours
-        return (
-            "they were moved or deleted since: put them back, or give the images as they lie now "
-            "(--data)"
-        )
+        return "they were moved or deleted since: put them back, or give the images as they lie now"
     return "paths are relative to the file"
 
 

@@ -153,7 +153,7 @@ def read_images(folder: Path, info: dict[str, Any]) -> ImageSet:
     """The image set that `embed_images` wrote. Raises UserError when it is absent or damaged."""
     path = folder / IMAGES
     if path.is_file():
-        remedy = f"{AGAIN}, or give a table of your own with --data"
+        remedy = f"{AGAIN}, or give evaluate a table of your own beside them"
         verify(path.parent, sums_in(info, [IMAGES]), remedy)
     try:
         table = normalise(with_moved(pl.read_parquet(path, glob=False), path))

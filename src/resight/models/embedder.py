@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -298,12 +299,37 @@ class Embedder(nn.Module):
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, else a GPU if there is one, else the CPU."""
+    """The device asked for, here or by `default_device`; else a GPU, if there is one."""
+    device = device if device is not None else _default[0]
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+_default: list[str | None] = [None]
+
+
+def default_device(device: str | None) -> None:
+    """From now on `pick_device` answers this, and training is done there; None: as before.
+
+    Raises UserError when there is no such device.
+    """
+    if device is not None:
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            first = (str(error).strip().splitlines() or [""])[0].split(". ")[0][:120]
+            raise UserError(f"--device {device}: can't be used ({first}); cpu always can") from None
+    _default[0] = device
+    # accelerate, with which we train, is told in its own way.
+    told = {"ACCELERATE_TORCH_DEVICE": device}
+    told["ACCELERATE_USE_CPU"] = "true" if device == "cpu" else None
+    for name, value in told.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _rescale(images: torch.Tensor, scale: float) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,13 @@ class Answer:
         return {"path": self.path, "object": self.object, "hits": hits}
 
 
-def load_queries(paths: Sequence[Path], limit: int, columns: Mapping[str, str]) -> ImageSet:
+def load_queries(
+    paths: Sequence[Path],
+    limit: int,
+    columns: Mapping[str, str],
+    layout: str | None = None,
+    unlabelled: bool = False,
+) -> ImageSet:
     """Photos as an image set without labels; or the queries of one set, at most `limit`.
 
     Raises UserError: a path that is not there, or a set among several paths.
@@ -56,7 +62,11 @@ def load_queries(paths: Sequence[Path], limit: int, columns: Mapping[str, str]) 
         return ImageSet(table, Path(), ", ".join(map(str, paths[:3])))
     if len(paths) > 1:
         raise UserError(f"{sets[0]}: an image set goes alone; give it without other queries")
-    images = load_images(sets[0], columns=columns)
+    images = load_images(sets[0], columns=columns, layout=layout, unlabelled=unlabelled)
+    if unlabelled:  # of a table, too
+        images = replace(
+            images, table=images.table.with_columns(pl.lit(None, pl.String).alias("object"))
+        )
     rows = query_rows(images).to_numpy()
     spread = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))
     return images.rows(rows[spread].tolist())
@@ -67,6 +77,7 @@ def ask(
     images: ImageSet,
     k: int,
     *,
+    workers: int = 0,
     strict: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Answer]:
@@ -77,7 +88,7 @@ def ask(
     if gallery.embedder is None:
         raise UserError("this gallery has no embedder; index it from an embedder or a run")
     vectors, bad = embed_rows(
-        gallery.embedder, images, options=EmbedOptions(batch_size=16, workers=0)
+        gallery.embedder, images, options=EmbedOptions(batch_size=16, workers=workers)
     )
     for error in bad:
         if strict or len(images) == 1:

@@ -63,7 +63,7 @@ def read_similarity(
         )
         matrices = fitting
     if images is None:
-        raise UserError(f"{where}: the ground truth is missing: --truth FILE.json, or --data")
+        raise UserError(f"{where}: the ground truth is missing: --truth FILE.json, or IMAGES")
     for name, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             raise UserError(f"{where}: {name} has shape {matrix.shape}, type {matrix.dtype}")

@@ -166,7 +166,7 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
 
     path = Path(str(job.features))
     if not path.exists():
-        raise UserError(f"--features {path}: not found")
+        raise UserError(f"{path}: not found")
     if is_features(path):
         stored = Features.load(path, check=True)
         if images is not None:
@@ -174,15 +174,15 @@ def read_features(job: Job, images: ImageSet | None) -> Measured:
         origin = {"features": {"fingerprint": stored.info["key"]}}
         return Measured(stored, images or stored.images, stored.valid, origin, job)
     if path.is_dir():
-        raise UserError(f"--features {path}: not a features folder (made by 'resight embed')")
+        raise UserError(f"{path}: not a features folder (made by 'resight embed')")
     if images is None:
-        raise UserError(f"--features {path}: --data is missing: the images of its rows")
-    array = load_array(path, f"--features {path}")
+        raise UserError(f"{path}: IMAGES is missing: the images of its rows")
+    array = load_array(path, str(path))
     if not isinstance(array, np.ndarray):
-        raise UserError(f"--features {path}: an archive; save one array with numpy.save")
+        raise UserError(f"{path}: an archive; save one array with numpy.save")
     if array.ndim != 2 or array.dtype.kind != "f":
         raise UserError(
-            f"--features {path}: shape {array.shape}, type {array.dtype}; "
+            f"{path}: shape {array.shape}, type {array.dtype}; "
             "an (N, D) array of float32 or float16 is needed"
         )
     origin = {"features": {"fingerprint": file_sum(path)}}
@@ -218,7 +218,7 @@ def split_key(text: str) -> tuple[Path, str, str]:
     """ "a.npz:name" as path, how messages call it, and name ("" for all)."""
     path, _, key = text.partition(".npz:")
     file = Path(f"{path}.npz" if key else text)
-    return file, f"--similarity {file}", key
+    return file, str(file), key
 
 
 def load_array(path: Path, where: str) -> Any:

@@ -43,10 +43,12 @@ class Options:
     workers: int | None = None
     minutes: float | None = None
     protocols: tuple[str, ...] = ()
+    device: str | None = None
 
     def reading(self) -> list[str]:
-        """The words for `workers`."""
-        return [] if self.workers is None else ["--workers", str(self.workers)]
+        """The words for `workers` and `device`."""
+        words = [] if self.workers is None else ["--workers", str(self.workers)]
+        return words if self.device is None else [*words, "--device", self.device]
 
 
 @dataclass
@@ -118,7 +120,7 @@ def evaluate_command(
     """The words that evaluate a model on the sweep's test rows."""
     if evaluation.exists():  # killed in the middle: not whole, or it would not be asked for
         shutil.rmtree(evaluation)
-    words = ["evaluate", *model, "--data", str(folder / IMAGES), "--out", str(evaluation)]
+    words = ["evaluate", model[0], str(folder / IMAGES), *model[1:], "--out", str(evaluation)]
     return [*words, *(w for p in options.protocols for w in ("-p", p)), *options.reading()]
 
 
