@@ -77,7 +77,8 @@ def test_the_discriminant_is_fishers(dims, shrink):
     """With fewer objects than dimensions the main directions of all rows come after."""
     vectors, objects = labelled(90, 12, each=10)
     objects = np.where(np.arange(90) % 11 == 3, -1, objects)  # some unknown
-    pair = discriminant(moments(vectors), spread(vectors, objects), dims, shrink=shrink)
+    sums = moments(vectors), spread(vectors, objects)
+    pair = discriminant(*sums, dims, shrink=shrink, weigh=False)
     same(pair, vectors, oracle.discriminant(vectors, objects, dims, shrink))
     np.testing.assert_allclose((apply(pair, vectors) ** 2).sum(1).mean(), 1, rtol=1e-5)
     if not shrink:  # the differences within objects are evened out
@@ -86,11 +87,29 @@ def test_the_discriminant_is_fishers(dims, shrink):
         np.testing.assert_allclose(inside / inside[0, 0], np.eye(dims), atol=1e-4)
 
 
+@pytest.mark.parametrize("each", [4, 20])
+def test_a_direction_weighs_as_much_as_it_tells_objects_apart(each):
+    """b / (b + w), estimated row by row; of 6 objects there are 5 such directions."""
+    vectors, objects = labelled(120, 8, each)
+    sums = moments(vectors), spread(vectors, objects)
+    plain, weighed = (apply(discriminant(*sums, 5, weigh=w), vectors) for w in (False, True))
+    groups = [plain[objects == name] for name in sorted(set(objects.tolist()))]
+    inside = sum(((rows - rows.mean(0)) ** 2).sum(0) for rows in groups)
+    inside = inside / (len(plain) - len(groups))
+    places = np.mean([rows.mean(0) ** 2 for rows in groups], 0)
+    places = places - inside * np.mean([1 / len(rows) for rows in groups])
+    expected = np.maximum(places / inside, 1e-3)
+    expected = expected / (1 + expected)
+    found = np.linalg.norm(weighed, axis=0) / np.linalg.norm(plain, axis=0)
+    np.testing.assert_allclose(found / found[0], expected / expected[0], rtol=1e-4)
+    assert (np.diff(found) < 1e-6).all()  # the first directions tell the most
+
+
 @pytest.mark.parametrize("each", [2, 30])
 def test_many_and_few_objects_beside_the_dimensions_are_the_same_formula(each):
     """The smaller product is taken of the means: of 60 objects in 9 dimensions, and of 4."""
     vectors, objects = labelled(120, 9, each)
-    pair = discriminant(moments(vectors), spread(vectors, objects), 7)
+    pair = discriminant(moments(vectors), spread(vectors, objects), 7, weigh=False)
     same(pair, vectors, oracle.discriminant(vectors, objects, 7, 0.3))
 
 
@@ -160,14 +179,14 @@ def test_the_discriminant_without_shrinkage_is_scikit_learns():
     lda = analysis.LinearDiscriminantAnalysis(solver="eigen", n_components=6)
     expected = lda.fit(unit, objects).transform(unit)
     expected = oracle.scaled(expected - expected.mean(0))
-    same(discriminant(total, found, 6, shrink=0), vectors, expected)
+    same(discriminant(total, found, 6, shrink=0, weigh=False), vectors, expected)
     means = np.stack([unit[objects == k].mean(0) for k in range(30)])
     inside = (unit - means[objects]).T @ (unit - means[objects]) / len(unit)
     between = np.cov(means.T, bias=True)
     for shrink in (0.1, 0.3):
         _, axes = eigh(between, shrunk_covariance(inside, shrink))
         expected = oracle.scaled((unit - unit.mean(0)) @ axes[:, ::-1][:, :6])
-        same(discriminant(total, found, 6, shrink=shrink), vectors, expected)
+        same(discriminant(total, found, 6, shrink=shrink, weigh=False), vectors, expected)
 
 
 # --- what must not matter
@@ -246,7 +265,7 @@ def test_objects_whose_means_are_equal_leave_the_directions_of_all_rows():
     half = oracle.unit(rng.normal(size=(5, 4)))
     vectors, objects = np.concatenate([half, half]), np.arange(10) // 5
     total, found = moments(vectors), spread(vectors, objects)
-    pair = discriminant(total, found, 4)
+    pair = discriminant(total, found, 4, weigh=False)
     expected = pair_discriminant(total, found.within, 4)
     np.testing.assert_allclose(gram(pair, vectors), gram(expected, vectors), atol=1e-5)
 

@@ -51,13 +51,20 @@ def whitening(total: Moments, dims: int, *, floor: float = FLOOR) -> Pair:
     return _pair(axes / np.sqrt(variances + floor * variances.mean()), total)
 
 
-def discriminant(total: Moments, found: Spread, dims: int, *, shrink: float = SHRINK) -> Pair:
+def discriminant(
+    total: Moments, found: Spread, dims: int, *, shrink: float = SHRINK, weigh: bool = True
+) -> Pair:
     """The directions of the object means, once the spread within objects is evened out.
 
     `shrink` of the covariance within, from 0 to 1, is replaced by a round one of the same size:
     few images say little about directions in which they hardly differ. Where there are fewer
     objects than `dims`, the main directions of all rows follow those of the means. Gives E <=
     `dims` rows, as `whitening`.
+
+    `weigh`: each direction is multiplied by b / (b + w), where b is the variance of the objects'
+    places and w that of images around them: PLDA's estimate of the object's place from one image
+    (Ioffe 2006, section 3). Directions that tell objects apart poorly then count for little, and
+    cosines come near PLDA's own scores (docs/embedder.md).
 
     Raises ValueError: a value out of range, images of each object that are all the same.
     """
@@ -72,7 +79,18 @@ def discriminant(total: Moments, found: Spread, dims: int, *, shrink: float = SH
         rest -= (rest @ directions) @ directions.T
         more = _axes(rest, _EVEN)[1]
         directions = np.hstack([directions, more[:, : dims - directions.shape[1]]])
-    return _pair(_back(lower, directions), total)
+    axes = _back(lower, directions)
+    return _pair(axes * _reliability(axes, total, found) if weigh else axes, total)
+
+
+def _reliability(axes: Float, total: Moments, found: Spread) -> Float:
+    """b / (b + w) of each direction (E,), of those beyond the objects' number by all rows."""
+    images = np.maximum(np.einsum("de,dc,ce->e", axes, found.within, axes, optimize=True), 1e-30)
+    places = (((found.means - total.mean) @ axes) ** 2).mean(0) - images * found.noise
+    beyond = np.einsum("de,dc,ce->e", axes, total.covariance, axes, optimize=True) - images
+    known = np.arange(axes.shape[1]) < len(found.means) - 1
+    objects = np.maximum(np.where(known, places, beyond), 1e-3 * images)
+    return np.asarray(objects / (objects + images))
 
 
 def pair_discriminant(total: Moments, within: Float, dims: int, *, shrink: float = SHRINK) -> Pair:

@@ -36,16 +36,19 @@ class Spread:
 
     `within` (D, D): covariance around the mean of the own object, of the objects with two images
     or more, divided by the number of independent differences (rows less objects). `means` (K, D):
-    of all K objects, of a single image too.
+    of all K objects, of a single image too. `noise`: the mean of 1 / images over the objects, the
+    share of the spread within that is left in a mean.
     """
 
     within: Float
     means: Float
+    noise: float
 
     def columns(self, columns: NDArray[np.int64], times: float = 1.0) -> Spread:
         """The same of these columns alone, the rows multiplied by `times`."""
         inner = np.ix_(columns, columns)
-        return Spread(self.within[inner] * times**2, self.means[:, columns] * times)
+        means = self.means[:, columns] * times
+        return Spread(self.within[inner] * times**2, means, self.noise)
 
 
 def moments(vectors: Any, valid: ArrayLike | None = None, *, block: int = BLOCK) -> Moments:
@@ -108,7 +111,7 @@ def spread(
         products += part.T @ part
         first, begin = last, int(ends[last - 1])
     count = int(sizes[sizes > 1].sum()) - several
-    return Spread(products / count, means)
+    return Spread(products / count, means, float((1 / sizes).mean()))
 
 
 def difference_scatter(
