@@ -49,6 +49,17 @@ def test_stretch_is_pillow_s_resize(interpolation):
     assert np.array_equal(preprocess.resized(noise(0, (50, 40))), expected)
 
 
+def test_tensors_are_torchvision_s_to_the_last_digit():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    theirs = v2.Compose(
+        [v2.PILToTensor(), v2.ToDtype(torch.float32, True), v2.Normalize(mean, std)]
+    )
+    image = noise(3, (33, 21))
+    ours = Preprocess(size=(21, 33), mean=mean, std=std)
+    assert torch.equal(to_tensor(image), v2.functional.pil_to_tensor(image))
+    assert torch.equal(ours.normalise(to_tensor(image)), theirs(image))
+
+
 @pytest.mark.parametrize("size", [(320, 256), (256, 400), (300, 300), (512, 700)])
 def test_crop_is_torchvision_s_resize_and_centre_crop(size):
     theirs = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from resight import lightly
 from resight.data.decode import BadImage, decode
 from resight.data.imageset import ImageSet
 from resight.data.transforms import Augment, Preprocess
@@ -54,6 +55,8 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._augment = preprocess, augment
         self.both = both
+        if augment is not None:
+            lightly.transforms()  # once, and not in each worker
         self.size, self._target = preprocess.size, preprocess.decode_target
         if augment is not None and augment.crop == "resized-crop":
             # The smallest crop must still hold the target, or it would be upsampled.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+
+from resight import lightly
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -79,10 +80,10 @@ class Preprocess(BaseModel):
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) to float32, scaled to 0..1, minus mean, over standard deviation."""
-        normal: torch.Tensor = F.normalize(
-            F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std)
-        )
-        return normal
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        # To the last digit as torchvision does it, whose import takes long.
+        scaled = pixels.to(torch.float32).mul_(1.0 / 255)
+        return scaled.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
 
 
 class Augment(BaseModel):
@@ -117,6 +118,7 @@ class Augment(BaseModel):
             return self._apply(image, preprocess)
 
     def _apply(self, image: Image.Image, preprocess: Preprocess) -> torch.Tensor:
+        v2 = lightly.transforms()
         size = list(preprocess.size)
         mode = v2.InterpolationMode(preprocess.interpolation)
         if self.rotate:
@@ -140,5 +142,4 @@ class Augment(BaseModel):
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """uint8 (3, H, W)."""
-    pixels: torch.Tensor = F.pil_to_tensor(image)
-    return pixels
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from resight import lightly
 from resight.errors import UserError
 from resight.models.ibn import to_ibn_a
 from resight.models.iresnet import DEPTHS, SIZE, IResNet
@@ -25,7 +26,7 @@ _VGGFACE2 = {  # of 255; not divided by a deviation
 
 def check_backbone(name: str) -> None:
     """Raises UserError, with the nearest names, when there is no such backbone."""
-    import timm
+    timm = lightly.timm()
 
     if name in OURS or timm.is_model(name.split(".")[0]):
         return
@@ -39,7 +40,7 @@ def published(name: str, key: str) -> Any:
 
     Raises UserError when there is no such backbone.
     """
-    import timm
+    timm = lightly.timm()
 
     check_backbone(name)
     if name in DEPTHS:
@@ -60,7 +61,7 @@ def build_backbone(name: str, size: tuple[int, int] | None = None) -> nn.Module:
 
     Raises UserError when there is no such backbone.
     """
-    import timm
+    timm = lightly.timm()
 
     check_backbone(name)
     if name in DEPTHS:

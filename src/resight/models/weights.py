@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from resight import lightly
 from resight.errors import UserError
 from resight.models.backbones import OURS
 from resight.models.packaged import in_order, package_of, packaged_file
@@ -178,7 +179,7 @@ def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
 
     Raises UserError when there are none of this name, or the hub is out of reach.
     """
-    import timm
+    timm = lightly.timm()
 
     if name in OURS:
         raise UserError(

@@ -1,0 +1,91 @@
+"""What a verb does not need it does not import: seconds before every answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from command import TINY, resight
+
+# Costly, and needed by nothing but what is named: compiled networks, training, plots.
+NEVER = ("torch._dynamo", "torch._inductor", "sympy", "tensorboard", "accelerate", "matplotlib")
+NO_NETWORK = (*NEVER, "torchvision", "timm")
+NO_TORCH = (*NO_NETWORK, "torch")
+JOBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "search": (["search", "gallery", "set/object 00/foto_ä0.png"], NEVER),
+    "embed": (["embed", "model", "set", "--out", "new", "--workers", "0"], NEVER),
+    "index features": (["index", "features", "--out", "other"], NEVER),
+    "fit": (["fit", "features", "--out", "fitted", "--method", "whitening"], NEVER),
+    "evaluate a model": (["evaluate", "model", "set", "--workers", "0"], NEVER),
+    "evaluate features": (["evaluate", "features"], NO_NETWORK),
+    "evaluate vectors": (["evaluate", "f.npy", "set"], NO_TORCH),
+    "compare": (["compare", "evaluation", "evaluation"], NO_TORCH),
+    "report": (["report", "evaluation", "--out", "page.html"], (*NO_NETWORK[:-3], "torch")),
+    "data check": (["data", "check", "set"], NO_NETWORK),
+    "protocols": (["protocols"], NO_TORCH),
+    "train --help": (["train", "--help"], (*NO_TORCH, "numpy", "polars", "rich")),
+}
+CHILD = """
+import json, sys
+sys.argv = ["resight", *sys.argv[1:]]
+from resight.cli.main import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(shapes: Path, embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a model, and what is made of both."""
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("startup")
+    (folder / "set").symlink_to(shapes)
+    embedder.save(folder / "model")
+    words = [str(folder / "model"), str(shapes), "--workers", "0"]
+    features, vectors = str(folder / "features"), folder / "f.npy"
+    assert resight("embed", *words, "--out", features) == 0
+    assert resight("index", features, "--out", str(folder / "gallery")) == 0
+    np.save(vectors, np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
+    out = str(folder / "evaluation")
+    assert resight("evaluate", str(vectors), str(shapes), "--out", out) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_nothing_needless_is_imported(name: str, place: Path) -> None:
+    words, without = JOBS[name]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *words],
+        cwd=place, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    modules = json.loads(done.stdout.splitlines()[-1])
+    found = [m for m in without if m in modules]
+    assert not found
+
+
+def test_stand_ins_leave_the_compiler_as_it_is() -> None:
+    """After timm was imported without it, it is there when it is asked for."""
+    code = f"""
+import sys, torch
+from resight import lightly
+timm, v2 = lightly.timm(), lightly.transforms()
+assert "torch._dynamo" not in sys.modules
+timm.create_model({TINY!r}, num_classes=0).eval()(torch.zeros(1, 3, 32, 32))
+assert "torch._dynamo" not in sys.modules
+from torchvision.ops import roi_align
+roi_align(torch.rand(1, 3, 8, 8), torch.tensor([[0, 0.0, 0, 4, 4]]), 2)
+import torch._dynamo
+assert torch._dynamo.disable(len)("ab") == 2 and "site-packages" in torch._dynamo.__file__
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
