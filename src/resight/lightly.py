@@ -75,7 +75,7 @@ def _disable(function: Callable[..., Any], *given: Any, **named: Any) -> Callabl
     @functools.wraps(function)
     def call(*words: Any, **more: Any) -> Any:
         if not made:
-            made.append(torch.compiler.disable(function))
+            made.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
         return made[0](*words, **more)
 
     return call
