@@ -192,3 +192,32 @@ def test_old_settings_and_embedders_mean_what_they_meant() -> None:
     config = EmbedderConfig()
     assert "depths" not in json.loads(config.written())
     assert settings_of({"recipe": "ctl"}, "s").start == "weights"
+
+
+def test_what_was_trained_is_fitted_again_and_kept_where_it_helps(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that scores nothing: then training is better, and the last fit has its say."""
+    from resight.train import loop
+
+    out = tmp_path / "run"
+    values = choose(load_images(shapes)).values | SMALL | {"lr": 1e-3}
+    real = loop.Validation.run
+
+    def blind(self: Validation, embedder: Embedder) -> dict[str, float]:
+        scores = real(self, embedder)
+        return (
+            {k: 0.01 * v for k, v in scores.items()} if not (out / "log.jsonl").exists() else scores
+        )
+
+    monkeypatch.setattr(loop.Validation, "run", blind)
+    settings = settings_of(values, "auto")
+    start.start(settings, load_images(shapes), out, LoopOptions(workers=0), Watcher())
+    lines = scores_of(out)
+    assert lines[-1]["kind"] == "refit" and lines[0]["mAP"] < 0.02
+    best = Run.open(out).record["best"]
+    assert best["mAP"] == pytest.approx(max(line["mAP"] for line in lines))
+    kept = Embedder.load(out)
+    assert (kept.config.whiten is not None) == (
+        lines[-1]["mAP"] > max(s["mAP"] for s in lines[:-1])
+    )

@@ -160,6 +160,11 @@ def _base(embedder: Embedder) -> tuple[Embedder, list[Depth]]:
 
 
 def _candidates(found: list[Depth], plan: Plan, wish: Wish) -> list[Candidate]:
+    if not found and (wish.depths or (wish.grid or 1) > 1):
+        raise UserError(
+            "depths and grid are chosen of a backbone as it comes; this network is trained, or has "
+            "no intermediate maps in timm: leave them out"
+        )
     count = int(plan.fit.sum())
     if not plan.labelled:
         return [without_labels(found, count, wish)]

@@ -10,9 +10,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from resight.features.compute import EmbedOptions
-from resight.models.embedder import Embedder
+from resight.models.embedder import Embedder, pick_device
 from resight.models.open import bare_config
 from resight.train.fitting.candidates import Candidate, Wish
 from resight.train.fitting.fit import Fitted, fit
@@ -24,7 +25,6 @@ from resight.train.recipes.settings import CommonSettings
 Kind = TypeVar("Kind", bound=CommonSettings)
 WORK = "fitting"  # in the run: features of all candidates, until the start is there
 SHOWN = 3  # candidates that are told of
-BN_EPS = 1e-5  # torch's, beside the variances
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def closed_form_start(
     base.config = config
     initial_weights(base, settings.weights, settings.partial_weights, watcher.tell)
     found = fit(
-        base,
+        base.to(pick_device()),
         plan,
         wish=_wish(settings),
         again=False,
@@ -100,12 +100,14 @@ def _with_neck(settings: CommonSettings, found: Fitted) -> Embedder:
     embedder = Embedder(settings.embedder())
     state = found.embedder.state_dict()
     if settings.bn_neck and found.variances is not None:
-        state |= _neck(found.variances)
+        state |= _neck(found.variances, embedder.neck)
     embedder.load_state_dict(state, strict=False)
     embedder.info = dict(found.embedder.info)
     return embedder
 
 
-def _neck(variances: NDArray[np.float64]) -> dict[str, torch.Tensor]:
-    spread = torch.from_numpy(np.maximum(variances, 1e-12)).float()
-    return {"neck.running_var": spread, "neck.weight": (spread + BN_EPS).sqrt()}
+def _neck(variances: NDArray[np.float64], neck: nn.Module) -> dict[str, torch.Tensor]:
+    assert isinstance(neck, nn.BatchNorm1d)
+    spread = torch.from_numpy(variances)
+    weight = (spread + neck.eps).sqrt()  # what the neck divides by: small variances are near eps
+    return {"neck.running_var": spread.float(), "neck.weight": weight.float()}
