@@ -110,16 +110,22 @@ def test_huge_and_tiny_vectors():
 @given(st.integers(1, 300), st.integers(2000, 90_000))
 @settings(max_examples=15)
 def test_blocks_and_memory_do_not_matter(block, memory):
-    """To the last bit; and rows that are made anew for each tile are those kept in memory."""
+    """But for the last bit, and with it the order of equals: on some processors a product rounds a
+    row by its place among the others. Rows that are made anew for each tile are those kept in
+    memory."""
     vectors = np.repeat(rows(150, 8, seed=3), 2, axis=0)  # each twice: ties everywhere
-    ids, similarities = found(vectors, 9)
+    _, similarities = found(vectors, 9)
+    unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     room, kept = module._ROOM, module._KEPT_BYTES
     module._ROOM, module._KEPT_BYTES = memory, 0
     try:
         search = open_search(vectors, 9)
         for start, some, values in module.blocks(search, range(300), block=block):
-            assert np.array_equal(some, ids[start : start + len(some)])
-            assert np.array_equal(values, similarities[start : start + len(some)])
+            part = slice(start, start + len(some))
+            np.testing.assert_allclose(values, similarities[part], atol=CLOSE)
+            exact = np.einsum("bkd,bd->bk", unit[some], unit[part])
+            np.testing.assert_allclose(values, exact, atol=CLOSE)
+            assert all(len(set(line)) == 9 for line in some.tolist())
     finally:
         module._ROOM, module._KEPT_BYTES = room, kept
 

@@ -211,8 +211,11 @@ def test_copies_of_a_low_rank_model_learn_apart_and_alike():
     before = snapshot(model)
     a_step(other)
     assert not changed(model, before)
+    start = vectors(model)
     a_step(model)
-    torch.testing.assert_close(vectors(other), vectors(model))
+    # The neck's statistics of a few images make more of rounding on some processors.
+    torch.testing.assert_close(vectors(other), vectors(model), atol=2e-3, rtol=0)
+    assert (vectors(model) - start).abs().max() > 2e-2
 
 
 def test_where_low_rank_updates_have_no_place():
