@@ -84,13 +84,34 @@ def scores_of(run: Path) -> list[dict[str, float]]:
 def test_the_start_takes_part_in_the_choice_of_the_best(finished: Path) -> None:
     scores = scores_of(finished)
     assert scores[0]["step"] == 0, "the start must be scored first"
-    kept = Embedder.load(finished)
     best = Run.open(finished).record["best"]
     assert best["mAP"] == pytest.approx(max(line["mAP"] for line in scores))
     parts = training_parts(load_images(finished / "images.parquet"), val_share=0.1, seed=0)
+    begun = Validation(parts.val, workers=0).run(Embedder.load(finished / "start"))
+    assert begun["mAP"] == pytest.approx(scores[0]["mAP"], abs=1e-4)
+    kept = Embedder.load(finished)
     found = Validation(parts.val, workers=0).run(kept)
-    assert found["mAP"] == pytest.approx(best["mAP"], abs=1e-4)
+    if best["mAP"] < scores[0]["mAP"] + start.ENOUGH:
+        whole = Embedder.load(finished / "start-whole")
+        assert kept.fingerprint() == whole.fingerprint()
+        images = kept.info["fit"]["images"]
+        assert images == len(parts.train) + len(parts.val) > len(parts.train)
+    else:
+        assert found["mAP"] == pytest.approx(best["mAP"], abs=1e-4)
     assert not (finished / "fitting").exists()
+
+
+def test_a_start_that_training_does_not_beat_is_fitted_to_all_training_objects(
+    shapes: Path, tmp_path: Path
+) -> None:
+    out, told = tmp_path / "run", []
+    values = choose(load_images(shapes)).values | SMALL | {"lr": 1e-12}
+    settings = settings_of(values, "auto")
+    watcher = Watcher(tell=told.append)
+    start.start(settings, load_images(shapes), out, LoopOptions(workers=0), watcher)
+    assert any("the closed form is kept, fitted to these objects as well" in line for line in told)
+    assert Embedder.load(out).fingerprint() == Embedder.load(out / "start-whole").fingerprint()
+    assert Embedder.load(out).info["recipe"]["start"] == "closed-form"
 
 
 def test_the_run_says_what_was_chosen_as_ordinary_settings(finished: Path) -> None:

@@ -84,13 +84,19 @@ def discriminant(
 
 
 def _reliability(axes: Float, total: Moments, found: Spread) -> Float:
-    """b / (b + w) of each direction (E,), of those beyond the objects' number by all rows."""
-    images = np.maximum(np.einsum("de,dc,ce->e", axes, found.within, axes, optimize=True), 1e-30)
-    places = (((found.means - total.mean) @ axes) ** 2).mean(0) - images * found.noise
-    beyond = np.einsum("de,dc,ce->e", axes, total.covariance, axes, optimize=True) - images
-    known = np.arange(axes.shape[1]) < len(found.means) - 1
-    objects = np.maximum(np.where(known, places, beyond), 1e-3 * images)
-    return np.asarray(objects / (objects + images))
+    """b / (b + w) of each direction (E,); of those beyond the objects' number half the median.
+
+    The objects at hand say nothing of these; others will differ in some of them too.
+    """
+    known = axes[:, : len(found.means) - 1]
+    images = np.maximum(np.einsum("de,dc,ce->e", known, found.within, known, optimize=True), 1e-30)
+    places = (((found.means - total.mean) @ known) ** 2).mean(0) - images * found.noise
+    places = np.maximum(places, 1e-3 * images)
+    weights = np.full(axes.shape[1], 1.0)
+    weights[: known.shape[1]] = places / (places + images)
+    if known.shape[1]:
+        weights[known.shape[1] :] = 0.5 * np.median(weights[: known.shape[1]])
+    return weights
 
 
 def pair_discriminant(total: Moments, within: Float, dims: int, *, shrink: float = SHRINK) -> Pair:

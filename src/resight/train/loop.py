@@ -59,6 +59,7 @@ class Position:
     step: int = 0  # batches taken in all
     best: float = -math.inf
     best_epoch: int = -1
+    start: float | None = None  # the score of a start that was fitted
     seconds: float = 0.0
     skipped: list[str] = field(default_factory=list)
 
@@ -146,6 +147,7 @@ class _Trainer:
         """What was fitted takes part in the choice, and the run can be used from here on."""
         if self.accelerator.is_main_process:
             self._validate(validation, final=True)
+            self.position.start = self.position.best
         self.accelerator.wait_for_everyone()
         self.save()
 

@@ -37,6 +37,9 @@ from resight.train.unlabelled.run import START, carry_out
 from resight.train.unlabelled.stage import GROUND
 from resight.train.validate import Validation
 
+WHOLE = "start-whole"  # the start fitted to the objects held out as well
+ENOUGH = 0.01  # of the score that decides: less than this is not worth the objects held out
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -124,6 +127,7 @@ def _from_closed_form(
     place = run.folder / START
     if is_main() and not (place / CONFIG).is_file():
         found = closed_form_start(settings, plan_of(parts), run.folder, options, watcher)
+        found.whole.save(run.folder / WHOLE)
         found.embedder.save(place)
         write_text(run.folder / SETTINGS, dump_yaml(found.settings))
         run.update(settings=found.settings.model_dump(mode="json"))
@@ -222,12 +226,28 @@ def _fit(
     options = replace(options, precision=_precision(settings.precision))
     position = fit(story, parts.train, validation, run, options, resume=resume, watcher=watcher)
     if is_main():
-        if position.best_epoch == 0 and position.step:
-            watcher.tell("training did not help on the objects held out: the start is kept")
-        elif settings.refit and validation is not None and position.step:
+        if settings.refit and validation is not None and position.best_epoch > 0:
             position = _refitted(run, parts, position, settings, options, watcher)
+        if position.start is not None and position.best < position.start + ENOUGH:
+            _start_kept(run, position, watcher)
         _finish(run, position, settings)
     return Outcome(run, position, parts)
+
+
+def _start_kept(run: Run, position: Position, watcher: Watcher) -> None:
+    """Where training did not help, or hardly: the closed form, fitted to all training objects.
+
+    The few more objects do as much for it (docs/embedder.md), and are known to.
+    """
+    if position.step:
+        gain = 100 * (position.best - (position.start or 0.0))
+        watcher.tell(
+            f"training gained {gain:.1f} points on the objects held out, less than "
+            f"{100 * ENOUGH:g}: the closed form is kept, fitted to these objects as well"
+        )
+    whole = Embedder.load(run.folder / WHOLE, "cpu")
+    kept = Embedder.load(run.folder / "embedder", "cpu")
+    whole.save(run.folder / "embedder", kept.info | whole.info | {"epoch": 0})
 
 
 def _refitted(

@@ -43,6 +43,7 @@ class Fitted:
     """The outcome: the embedder, what was chosen, and the candidates' scores, best first.
 
     `variances` (E,): of the projected rows that it was fitted to; None without a projection.
+    `whole`: where the objects held out were left out of `embedder`, the same fitted to all.
     """
 
     embedder: Embedder
@@ -50,6 +51,7 @@ class Fitted:
     table: tuple[Scored, ...]
     plan: Plan
     variances: NDArray[np.float64] | None = None
+    whole: Embedder | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: tuple[dict[str, Any], ...] = ()
 
@@ -120,10 +122,10 @@ def _fitted(
         if len(candidates) > 1 and plan.val.any():
             table = _compared(probe, features, plan, valid, candidates)
             candidates = [table[0].candidate]
-        rows = valid & (plan.fit | plan.val if again else plan.fit)
-        sums = Sums(features, probe.maps, rows, plan.objects, plan.cameras)
-        sums.prepare(candidates)
-        pair = sums.fit(candidates[0])
+        both = valid & (plan.fit | plan.val)
+        rows = both if again else valid & plan.fit
+        sums, pair = _pair(features, probe, plan, rows, candidates[0])
+        other = pair if again else _pair(features, probe, plan, both, candidates[0])[1]
     except ValueError as error:
         raise UserError(f"{plan.images.source}: {error}") from None
     made = _made(base, candidates[0], pair, last=len(scales) > 1)
@@ -140,8 +142,24 @@ def _fitted(
         "fingerprint": plan.fingerprint,
         "validation": table[0].scores if table else None,
     }
+    whole = None
+    if not again:
+        whole = _made(base, candidates[0], other, last=len(scales) > 1)
+        whole.info["fit"] = made.info["fit"] | {"images": int(both.sum())}
     seconds = {"fitting": round(time.monotonic() - began, 1)}
-    return Fitted(made, candidates[0], table, plan, variances, seconds)
+    return Fitted(made, candidates[0], table, plan, variances, whole, seconds)
+
+
+def _pair(
+    features: Features,
+    probe: Embedder,
+    plan: Plan,
+    rows: NDArray[np.bool_],
+    chosen: Candidate,
+) -> tuple[Sums, Pair | None]:
+    sums = Sums(features, probe.maps, rows, plan.objects, plan.cameras)
+    sums.prepare([chosen])
+    return sums, sums.fit(chosen)
 
 
 def _base(embedder: Embedder) -> tuple[Embedder, list[Depth]]:

@@ -29,10 +29,14 @@ SHOWN = 3  # candidates that are told of
 
 @dataclass(frozen=True)
 class Start:
-    """Settings with what was chosen, the embedder that they describe, and how it was found."""
+    """Settings with what was chosen, the embedder that they describe, and how it was found.
+
+    `whole`: the same embedder fitted to the objects held out as well.
+    """
 
     settings: CommonSettings
     embedder: Embedder
+    whole: Embedder
     fitted: Fitted
 
 
@@ -64,9 +68,13 @@ def closed_form_start(
     seconds = sum(found.seconds.values())
     watcher.tell(f"closed form: {found.chosen.words()}, after {seconds:.0f} s")
     settings = _described(settings, found.chosen, found.embedder)
-    embedder = _with_neck(settings, found)
+    embedder = _with_neck(settings, found, found.embedder)
+    whole = found.whole
+    if whole is None or whole.dim != found.embedder.dim:  # in tiny sets more rows, more dimensions
+        whole = found.embedder
+    whole = _with_neck(settings, found, whole)
     shutil.rmtree(run / WORK, ignore_errors=True)
-    return Start(settings, embedder, found)
+    return Start(settings, embedder, whole, found)
 
 
 def _wish(settings: CommonSettings) -> Wish:
@@ -91,18 +99,18 @@ def _described(settings: CommonSettings, chosen: Candidate, embedder: Embedder) 
     return settings.model_copy(update=update)
 
 
-def _with_neck(settings: CommonSettings, found: Fitted) -> Embedder:
+def _with_neck(settings: CommonSettings, found: Fitted, fitted: Embedder) -> Embedder:
     """The embedder of the settings with what was fitted; a neck changes nothing at first.
 
     Its statistics and scales are those of the projected rows: step 1 would else undo the weight
     that the projection gives to each direction.
     """
     embedder = Embedder(settings.embedder())
-    state = found.embedder.state_dict()
+    state = fitted.state_dict()
     if settings.bn_neck and found.variances is not None:
         state |= _neck(found.variances, embedder.neck)
     embedder.load_state_dict(state, strict=False)
-    embedder.info = dict(found.embedder.info)
+    embedder.info = dict(fitted.info)
     return embedder
 
 
