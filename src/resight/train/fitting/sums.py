@@ -45,8 +45,11 @@ class Columns:
 
 
 def columns_of(maps: Maps | None, candidate: Candidate, dims: int) -> NDArray[np.int64]:
-    """Where a candidate's parts stand in the joined vector; all `dims` of a trained embedder."""
-    if maps is None:
+    """Where a candidate's parts stand in the joined vector; all `dims` of a trained embedder.
+
+    That may end in more than its joined maps: its candidates have no parts.
+    """
+    if maps is None or not candidate.parts:
         return np.arange(dims)
     starts = np.cumsum([0, *(part.width for part in maps.parts)])
     place = {(part.depth.number, part.grid): k for k, part in enumerate(maps.parts)}
@@ -69,7 +72,9 @@ class Sums:
     """Fits candidates to rows of features, each sum made once and sliced.
 
     `rows` (N,) bool: what is fitted to; `objects` (N,) int, -1 where unknown; `cameras` (N,) int
-    or None where unknown.
+    or None where unknown. Slices are exact where all parts of a row are of one length. Summed over
+    scales they are so only nearly: good enough to compare candidates, and one that is prepared
+    alone is exact.
     """
 
     features: Features
