@@ -15,6 +15,7 @@ MOST = 50_000  # images that pairs are looked for in; more add little to a covar
 MOST_SOURCES = 10  # cameras or makers: with more than these each has too few images to compare
 COPY = 0.9995  # similarity from which two images are taken for copies
 _BLOCK = 4096
+_NOTHING = 1e-6  # length that rounding leaves of a unit vector taken off itself
 Rows = NDArray[np.int64]
 
 
@@ -73,12 +74,15 @@ def _across(unit: NDArray[np.float32], sources: Rows, k: int) -> Rows:
     unit = unit.copy()
     for source in range(int(sources.max()) + 1):
         unit[sources == source] -= unit[sources == source].mean(0)
+    # Of a source's only image nothing is left, and nothing is near it.
+    gone = np.linalg.norm(unit, axis=1) < _NOTHING
     unit = _unit(unit)
     out = np.full((len(unit), k), -1, np.int64)
     for source in range(int(sources.max()) + 1):
         mine, others = np.flatnonzero(sources == source), np.flatnonzero(sources != source)
         found = _search(unit[others], unit[mine], k)
         out[mine] = np.where(found >= 0, others[found], -1)
+    out[gone] = -1
     return out
 
 
