@@ -170,6 +170,24 @@ def test_killed_while_fitting_goes_on(shapes: Path, tmp_path: Path, finished: Pa
         assert (out / file).read_bytes() == (finished / file).read_bytes(), file
 
 
+def test_killed_before_its_steps_are_known_a_run_keeps_to_its_minutes(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    settings = settings_of(choose(load_images(shapes)).values | SMALL | {"steps": None}, "auto")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(start, "timed", die)
+        options = LoopOptions(workers=0, budget=0.2)
+        start.start(settings, load_images(shapes), out, options, Watcher())
+    assert (out / "start").is_dir() and not (out / "checkpoints").exists()
+    start.resume(out, LoopOptions(workers=0), Watcher())
+    assert Run.open(out).record["settings"]["steps"] is not None
+
+
 def test_a_folder_without_labels_becomes_searchable(
     shapes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,8 @@ def start(
     if "projection" not in settings.model_fields_set:  # a recipe's default, not a wish
         settings = settings.model_copy(update={"projection": None})
     _create(out, settings, parts.images, force)
+    if is_main():
+        Run.open(out).update(minutes=options.budget)
     with _nothing_left(out, out / START / CONFIG):
         return _from_closed_form(Run.open(out), settings, parts, options, watcher)
 
@@ -127,15 +129,16 @@ def _from_closed_form(
     place = run.folder / START
     if is_main() and not (place / CONFIG).is_file():
         found = closed_form_start(settings, plan_of(parts), run.folder, options, watcher)
-        found.whole.save(run.folder / WHOLE)
-        found.embedder.save(place)
         write_text(run.folder / SETTINGS, dump_yaml(found.settings))
         run.update(settings=found.settings.model_dump(mode="json"))
+        found.whole.save(run.folder / WHOLE)
+        found.embedder.save(place)  # last: it says that the fit is done
     PartialState().wait_for_everyone()
     known = settings_of(read_yaml(run.folder / SETTINGS), str(run.folder / SETTINGS))
     assert isinstance(known, TrainSettings)
-    if known.steps is None and options.budget is not None:
-        left = 60 * options.budget - (time.monotonic() - began)
+    budget = options.budget or run.record.get("minutes")  # of the run that is gone on with
+    if known.steps is None and budget is not None:
+        left = 60 * budget - (time.monotonic() - began)
         known, rate = timed(known, parts, place, left, options.workers)
         watcher.tell(f"{rate:.0f} images/s measured: {known.steps} steps fit into the time left")
         if is_main():
