@@ -46,13 +46,14 @@ JOBS: dict[str, list[str]] = {
     "search": ["search", "gallery", "set/0/0.png"],
     "evaluate MODEL": ["evaluate", *NETWORK],
     "evaluate FEATURES": ["evaluate", "features"],
-    "compare": ["compare", "evaluation", "evaluation"],
+    "compare": ["compare", "evaluation", "second"],
     "report": ["report", "evaluation", "--out", "page{n}.html"],
 }  # fmt: skip
 PREPARED = (
     ["embed", *NETWORK, "--out", "features"],
     ["index", "features", "--out", "gallery"],
     ["evaluate", "features", "--out", "evaluation"],
+    ["evaluate", "features", "--out", "second"],
 )
 
 

@@ -24,8 +24,11 @@ JOBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "evaluate a model": (["evaluate", "model", "set", "--workers", "0"], NEVER),
     "evaluate features": (["evaluate", "features"], NO_NETWORK),
     "evaluate vectors": (["evaluate", "f.npy", "set"], NO_TORCH),
-    "compare": (["compare", "evaluation", "evaluation"], NO_TORCH),
-    "report": (["report", "evaluation", "--out", "page.html"], (*NO_NETWORK[:-3], "torch")),
+    "compare": (["compare", "evaluation", "second"], NO_TORCH),
+    "report": (
+        ["report", "evaluation", "--out", "page.html"],
+        ("torch", *(m for m in NO_NETWORK if m != "matplotlib")),
+    ),
     "data check": (["data", "check", "set"], NO_NETWORK),
     "protocols": (["protocols"], NO_TORCH),
     "train --help": (["train", "--help"], (*NO_TORCH, "numpy", "polars", "rich")),
@@ -55,8 +58,9 @@ def place(shapes: Path, embedder, tmp_path_factory: pytest.TempPathFactory) -> P
     assert resight("embed", *words, "--out", features) == 0
     assert resight("index", features, "--out", str(folder / "gallery")) == 0
     np.save(vectors, np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
-    out = str(folder / "evaluation")
-    assert resight("evaluate", str(vectors), str(shapes), "--out", out) == 0
+    for name in ("evaluation", "second"):
+        words = [str(vectors), str(shapes), "--out", str(folder / name)]
+        assert resight("evaluate", *words) == 0
     return folder
 
 
