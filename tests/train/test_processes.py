@@ -14,13 +14,15 @@ from unlabelled_sets import folder
 from command import TINY, resight
 
 
-def test_two_processes(shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["ctl", "auto"])
+def test_two_processes(shapes: Path, tmp_path: Path, recipe: str) -> None:
     out = tmp_path / "run"
     words = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     words += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     words += ["--main_process_port", "29641", "-m", "resight.cli.main", "train", str(shapes)]
     words += ["--out", str(out), "--backbone", TINY, "--weights", "none", "--size", "32"]
     words += ["--epochs", "2", "--workers", "0", "--set", "ids=2", "--set", "images=2"]
+    words += ["--recipe", recipe]
     done = subprocess.run(
         words,
         capture_output=True,
@@ -33,7 +35,8 @@ def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     assert record["finished"]
     assert done.stderr.count("validating on") == 1  # only one of the two talks
     lines = [json.loads(line) for line in (out / "log.jsonl").open()]
-    assert [line["epoch"] for line in lines if line["kind"] == "val"] == [1, 2]
+    validated = [line["epoch"] for line in lines if line["kind"] == "val"]
+    assert validated == ([0, 1, 2] if recipe == "auto" else [1, 2])  # auto: its start too
 
 
 def test_two_processes_without_labels(tmp_path: Path) -> None:

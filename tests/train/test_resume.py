@@ -95,7 +95,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 def test_killed_in_the_middle_and_resumed(whole: Path, shapes: Path, tmp_path: Path) -> None:
     """kill -9, after at least one epoch: from the last whole checkpoint on."""
     out = tmp_path / "run"
-    words = ["train", str(shapes), "--out", str(out), "--workers", "0"]
+    words = ["train", str(shapes), "--out", str(out), "--workers", "0", "--recipe", "ctl"]
     words += ["--backbone", TINY, "--weights", "none", "--size", "32", "--epochs", "3"]
     for pair in ("ids=3", "images=2", "lr=1e-3", "accumulate=2"):
         words += ["--set", pair]

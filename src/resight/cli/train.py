@@ -129,7 +129,8 @@ def train(
     values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
     if recipe is None and loss is not None and "recipe" not in values:
         recipe = "smooth_ap"
-    automatic = (recipe or values.get("recipe", AUTO)) == AUTO
+    unnamed = AUTO if path is None else "ctl"  # a file of settings is of a paper's recipe
+    automatic = (recipe or values.get("recipe", unnamed)) == AUTO
     image_set = None
     if out is not None and not show:
         check_out(out, force)  # before anything is read

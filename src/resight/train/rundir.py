@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -100,5 +101,9 @@ class Run:
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Check that a run can be written to `out`, before any work; raises UserError."""
-    check_folder(out, "a training run", mark=RECORD, force=force)
+    """Check that a run can be written to `out`, before any work; raises UserError.
+
+    Of several processes the first one looks: to the others its run may be there already.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        check_folder(out, "a training run", mark=RECORD, force=force)

@@ -144,6 +144,9 @@ def _from_closed_form(
         if is_main():
             write_text(run.folder / SETTINGS, dump_yaml(known))
             run.update(settings=known.model_dump(mode="json"))
+        PartialState().wait_for_everyone()  # all train for as many steps as the first one says
+        known = settings_of(read_yaml(run.folder / SETTINGS), str(run.folder / SETTINGS))
+        assert isinstance(known, TrainSettings)
     story = build_story(known, parts, watcher.tell, start=place)
     return _fit(run, known, story, parts, options, watcher, resume=False)
 
