@@ -120,6 +120,7 @@ def timed(words: list[str], folder: Path) -> tuple[float, float]:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{wall:7.2f} s  {' '.join(words)}", file=sys.stderr)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
