@@ -13,7 +13,7 @@ Method = Literal["raw", "whitening", "neighbours", "joined", "discriminant"]
 METHODS: tuple[str, ...] = get_args(Method)
 UNLABELLED: Method = "neighbours"  # where no labels can choose; see docs/embedder.md
 LEAST = 8  # dimensions, however few the images
-_SHRINKS = (0.1, SHRINK)
+_SHRINKS = (SHRINK, 0.1)  # the first where nobody is held out to choose
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
     if wish.method is None:
         return ways
     chosen = [way for way in ways if way.method == wish.method]
-    return chosen or [Candidate(wish.method, sets[0], grids[0], wish.dims or most, shrinks[-1])]
+    return chosen or [Candidate(wish.method, sets[0], grids[0], wish.dims or most, shrinks[0])]
 
 
 def without_labels(found: list[Depth], count: int, wish: Wish) -> Candidate:
