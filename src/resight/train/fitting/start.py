@@ -15,7 +15,7 @@ from torch import nn
 from resight.features.compute import EmbedOptions
 from resight.models.embedder import Embedder, pick_device
 from resight.models.open import bare_config
-from resight.train.fitting.candidates import Candidate, Wish
+from resight.train.fitting.candidates import Wish
 from resight.train.fitting.fit import Fitted, fit
 from resight.train.fitting.plan import Plan
 from resight.train.loop import LoopOptions, Watcher
@@ -67,7 +67,7 @@ def closed_form_start(
         watcher.tell(f"  validation mAP {100 * one.scores['mAP']:.1f}: {one.candidate.words()}")
     seconds = sum(found.seconds.values())
     watcher.tell(f"closed form: {found.chosen.words()}, after {seconds:.0f} s")
-    settings = _described(settings, found.chosen, found.embedder)
+    settings = _described(settings, found.embedder)
     embedder = _with_neck(settings, found, found.embedder)
     whole = found.whole
     if whole is None or whole.dim != found.embedder.dim:  # in tiny sets more rows, more dimensions
@@ -87,7 +87,7 @@ def _wish(settings: CommonSettings) -> Wish:
     )
 
 
-def _described(settings: CommonSettings, chosen: Candidate, embedder: Embedder) -> CommonSettings:
+def _described(settings: CommonSettings, embedder: Embedder) -> CommonSettings:
     config = embedder.config
     update = {
         "depths": config.depths,
