@@ -1,0 +1,200 @@
+"""One search: from query vectors to hits.
+
+filter ─▶ nearest, by the view of the level ─▶ re-ranked, where asked ─▶ hits with their rows
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from resight.errors import UserError
+from resight.search.adding import full_path
+from resight.search.engines.contract import Engine, Row
+from resight.search.hits import Hit, Hits
+from resight.search.index import unit
+from resight.search.view import Bools, Near, View
+from resight.search.views import Views
+
+# A second look: query vectors (Q, D), what was found, and the view it was found in -> what to
+# answer instead. Keys are the view's; similarities are what hits are ordered and shown by.
+Rerank = Callable[[NDArray[np.float32], list[Near], View], list[Near]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked of a gallery, but for the queries themselves."""
+
+    engine: Engine
+    views: Views
+    level: str
+    where: str | None = None
+    exclude_cameras: tuple[str, ...] = ()
+    rerank: Rerank | None = None
+    alpha: float | None = None
+
+    def __call__(
+        self, queries: NDArray[np.float32], k: int, exclude: Sequence[str | None] | None = None
+    ) -> list[Hits]:
+        """The answers to query vectors (Q, D); see `Gallery.search_vectors`."""
+        if k < 1:
+            raise UserError(f"k = {k}: at least 1 hit must be asked for")
+        images, objects = self.views.get("image"), None
+        if self.level != "image":
+            objects = self.views.get("object", self.exclude_cameras)
+        view = images if objects is None else objects
+        if not len(view):
+            return [Hits(()) for _ in range(len(queries))]
+        _check_queries(queries, view.dim)
+        keep = self._keep(view)
+        barred = self._barred(exclude) if exclude is not None and self.level == "image" else None
+        found = view.nearest(queries, k, distinct=self.level == "image", keep=keep, without=barred)
+        if self.rerank is not None:
+            found = self.rerank(queries, found, view)
+        shown = self._shown(queries, found, images)
+        return self._hits(found, shown, view)
+
+    def _keep(self, view: View) -> Bools | None:
+        """Which of the view's items may be answers; None: all."""
+        masks: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        by_camera = self.exclude_cameras and self.level == "image"
+        if self.where is None and not by_camera:
+            return None
+        names = {"object_id"}
+        tree = None
+        if self.where is not None:
+            from resight.search.filters import parse
+
+            tree = parse(self.where)
+            names |= set(tree.columns)
+        if by_camera:
+            names.add("camera")
+        columns = self.engine.table(names)
+        table = pl.DataFrame(
+            {name: pl.Series(name, values, strict=False) for name, values in columns.items()}
+        )
+        passed = np.ones(table.height, bool)
+        if tree is not None:
+            if "object_id" not in tree.columns:
+                passed &= tree.mask(table.drop("object_id"))
+            else:
+                passed &= tree.mask(table)
+        if by_camera:
+            cameras = list(self.exclude_cameras)
+            passed &= ~table["camera"].is_in(cameras).fill_null(False).to_numpy()
+        ids = table["id"].to_numpy()[passed]
+        if self.level == "image":
+            return view.keep(np.sort(ids))
+        groups = table["object_id"].to_numpy()[passed]
+        masks.append((ids, groups))
+        allowed = np.unique(np.concatenate([groups[groups > 0], -ids[groups == 0]]))
+        return view.keep(allowed)
+
+    def _barred(self, exclude: Sequence[str | None]) -> list[frozenset[int]]:
+        """For each query the ids of the images with this path."""
+        from resight.search.engines.contract import Place
+
+        roots = self.engine.roots()
+        found: list[frozenset[int]] = []
+        for path in exclude:
+            if path is None:
+                found.append(frozenset())
+                continue
+            places = [
+                Place(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
+                for root in roots
+            ]
+            known = self.engine.known(places)
+            found.append(frozenset(row.id for row in known.values()))
+        return found
+
+    def _shown(
+        self, queries: NDArray[np.float32], found: list[Near], images: View
+    ) -> list[list[int]]:
+        """The image that stands for each hit."""
+        if self.level == "image":
+            return [near.keys.tolist() for near in found]
+        first: dict[int, int] = {}
+        names: dict[int, str] = {}
+        if self.level == "object":
+            wanted = {int(g) for near in found for g in near.groups if g}
+            names = self.engine.object_names(wanted)
+            first = {g: self.engine.images_of(name)[0] for g, name in names.items()}
+        asked = unit(queries)
+        shown: list[list[int]] = []
+        for row, near in enumerate(found):
+            line = []
+            for key, group in zip(near.keys.tolist(), near.groups.tolist(), strict=True):
+                if not group:
+                    line.append(-key)
+                elif self.level == "object":
+                    line.append(first[group])
+                else:
+                    line.append(_best_of(images, group, asked[row]))
+            shown.append(line)
+        return shown
+
+    def _hits(self, found: list[Near], shown: list[list[int]], view: View) -> list[Hits]:
+        ids = sorted({id_ for line in shown for id_ in line})
+        rows = {row.id: row for row in self.engine.rows(ids)}
+        roots = {root.id: root for root in self.engine.roots()}
+        counts = self._counts(found)
+        kind = view.base.info.get("kind", "flat")
+        why = f"{self.level} level, {kind}" + (", re-ranked" if self.rerank is not None else "")
+        answers = []
+        for near, line in zip(found, shown, strict=True):
+            hits: list[Hit] = []
+            pairs = zip(line, near.similarities.tolist(), near.groups.tolist(), strict=True)
+            for id_, similarity, group in pairs:
+                row = rows.get(id_, Row())  # gone in between: it is shown without its file
+                hits.append(
+                    Hit(
+                        len(hits) + 1,
+                        row.object,
+                        similarity,
+                        full_path(row, roots),
+                        row.place.box if row.place is not None else None,
+                        counts.get(group, 1),
+                        id_,
+                        row.camera,
+                        row.columns,
+                        why=why,
+                    )
+                )
+            answers.append(Hits(tuple(hits)))
+        return answers
+
+    def _counts(self, found: list[Near]) -> dict[int, int]:
+        """How many images stand behind each object's vector; at image level one does."""
+        if self.level == "image":
+            return {}
+        wanted = sorted({int(g) for near in found for g in near.groups if g})
+        counts: dict[int, int] = {}
+        for one in self.engine.sums_by_id(wanted):
+            if one.camera not in self.exclude_cameras:
+                counts[one.object_id] = counts.get(one.object_id, 0) + one.count
+        return counts
+
+
+def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:
+    """The image of an object that is nearest to a query; ties by id."""
+    keys, rows = images.of_group(group)
+    exact: Any = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return int(keys[np.lexsort((keys, -exact))[0]])
+
+
+def _check_queries(queries: NDArray[np.float32], dim: int) -> None:
+    if queries.shape[1] != dim:
+        raise UserError(
+            f"the queries have {queries.shape[1]} dimensions, the gallery {dim}: they are of "
+            "different embedders"
+        )
+    wrong = int((~np.isfinite(queries).all(axis=1)).sum())
+    if wrong:
+        raise UserError(f"{wrong} of the {len(queries)} queries are not finite numbers")
