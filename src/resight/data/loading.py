@@ -46,8 +46,8 @@ class Pictures(Dataset[Sample]):
     """The rows of an image set as tensors (3, H, W); index with (row, seed).
 
     With `both` as pairs (2, 3, H, W): augmented, and not. `aside` is called with the path and the
-    decoded picture, where a worker has it at hand; what it returns comes along. Holds plain lists only: polars does not
-    survive a fork.
+    decoded picture, where a worker has it at hand; what it returns comes along. Holds plain lists
+    only: polars does not survive a fork.
     """
 
     def __init__(

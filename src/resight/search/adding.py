@@ -93,9 +93,10 @@ class Adding:
         known, left = self.engine.known(places), self.engine.left_out(places)
         relabelled: list[Row] = []
         for at, row in enumerate(rows, start):
-            assert row.place is not None
+            place = row.place
+            assert place is not None
             path, found = self.paths[at], stamp(self.paths[at])
-            old, out = known.get(row.place), left.get(row.place)
+            old, out = known.get(place), left.get(place)
             if old is not None and not self._labelled:  # a source that says nothing of objects
                 row = replace(row, given=old.given)
             if old is not None and (found is None or found == (old.bytes, old.mtime)):
@@ -109,7 +110,7 @@ class Adding:
             else:
                 if old is not None:
                     row = replace(_relabel(old, row), content=old.content)
-                yield _Todo(at, path, row, row.place.box, found)
+                yield _Todo(at, path, row, place.box, found)
         if relabelled:
             with self.engine.writing("adding images") as writer:
                 change(self.engine, writer, put=relabelled)
@@ -195,7 +196,8 @@ class Adding:
             of = replace(of, object=one.row.object, given=one.row.object)  # now it is known
             self._put(of)
             reason = COPY
-        entry = LeftOut(one.row.place, *(one.stamp or (None, None)), content, reason, of.id)
+        size, mtime = one.stamp or (None, None)
+        entry = LeftOut(one.row.place, size, mtime, content, reason, of.id)
         with self.engine.writing("adding images") as writer:
             if one.row.id:  # the file has become a copy of another
                 change(self.engine, writer, delete=[one.row.id])
@@ -248,9 +250,10 @@ class Adding:
         for start in range(0, len(ids), 2000):
             for row in self.engine.rows(ids[start : start + 2000]):
                 place = row.place
-                if place is not None and place.root == self.root.id and place not in here:
-                    if place.path.startswith(prefix):
-                        gone.append(row)
+                if place is None or place.root != self.root.id or place in here:
+                    continue
+                if place.path.startswith(prefix):
+                    gone.append(row)
         if gone:
             with self.engine.writing("removing images") as writer:
                 change(self.engine, writer, delete=[row.id for row in gone])
@@ -421,5 +424,5 @@ def _relabel(old: Row, new: Row) -> Row:
     """`old` with what the source says now; its object stays where a person has moved it, unless
     the source has changed its mind."""
     object_ = new.given if old.given != new.given else old.object
-    labels = {"given": new.given, "camera": new.camera, "split": new.split}
-    return replace(old, object=object_, columns=new.columns, **labels)
+    told = replace(old, given=new.given, camera=new.camera, split=new.split, columns=new.columns)
+    return replace(told, object=object_)

@@ -18,7 +18,8 @@ from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.features.compute import EmbedOptions, embed_rows
 from resight.files import atomic_path
-from resight.search.gallery import Gallery, Hit
+from resight.search.gallery import Gallery
+from resight.search.hits import Hits
 from resight.search.rows import query_rows
 
 _SETS = (".csv", ".tsv", ".txt", ".parquet")
@@ -31,7 +32,7 @@ class Answer:
     path: str
     object: str | None
     box: list[float] | None
-    hits: list[Hit]
+    hits: Hits
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; "right" says of each hit whether it is the query's object, where known."""

@@ -14,6 +14,7 @@ from PIL import Image
 from resight.data.decode import BadImage, decode, shape_of
 from resight.search.engines.contract import Box
 
+Blob = bytes  # a field is called bytes, too
 THUMBNAIL = 160  # pixels of the longer side
 
 
@@ -26,7 +27,7 @@ class Seen:
     mtime: int
     width: int
     height: int
-    thumbnail: bytes | None
+    thumbnail: Blob | None
 
 
 def stamp(path: str | Path) -> tuple[int, int] | None:

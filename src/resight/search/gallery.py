@@ -369,8 +369,8 @@ class Gallery:
             photos = [decode(p, box=region) for p in one]  # type: ignore[union-attr,arg-type]
         vectors = embedder.embed(photos, normalize=False)
         if together and len(vectors):
-            vectors = CentroidSums.of(vectors, np.zeros(len(vectors), np.int64)).centroids()
-            vectors = vectors.astype(np.float32)
+            one_thing = CentroidSums.of(vectors, np.zeros(len(vectors), np.int64))
+            vectors = one_thing.centroids().astype(np.float32)
         return self.search_vectors(vectors, k, **how)
 
     def search_vectors(

@@ -113,6 +113,7 @@ def build(
         return index
     tell(f"building an {kind} index over {count:,} vectors")
     rows = index.rows
+    coarse: Any
     if kind == "ivf":
         cells = max(16, min(65536, int(4 * math.sqrt(count))))
         cells = min(cells, count // 40)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 Box = tuple[float, float, float, float]
+Blob = bytes  # a field is called bytes, too
 
 
 class Place(NamedTuple):
@@ -56,7 +57,7 @@ class Row:
     height: int | None = None
     object_id: int = 0
     vector: Vectors | None = None
-    thumbnail: bytes | None = None
+    thumbnail: Blob | None = None
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,8 @@ class SqliteEngine:
         """See the contract."""
         sql = (
             "SELECT o.name, COUNT(*) FROM objects o JOIN images i ON i.object = o.id "
-            "WHERE INSTR(LOWER(o.name), LOWER(?)) > 0 GROUP BY o.id ORDER BY o.name LIMIT ? OFFSET ?"
+            "WHERE INSTR(LOWER(o.name), LOWER(?)) > 0 GROUP BY o.id ORDER BY o.name "
+            "LIMIT ? OFFSET ?"
         )
         return [(row[0], row[1]) for row in self.run(sql, [like, limit, offset])]
 
@@ -363,9 +364,21 @@ class SqliteEngine:
 def row_of(found: tuple[Any, ...]) -> Row:
     """A row from the columns `_IMAGE`."""
     id_, root, path, box, name, given, camera, split, columns, *file, object_ = found
-    place = Place(root, path, parse_box(box)) if path is not None else None
+    content, size, mtime, width, height = file
     return Row(
-        id_, place, name, given, camera, split, json.loads(columns), *file, object_id=object_ or 0
+        id_,
+        Place(root, path, parse_box(box)) if path is not None else None,
+        name,
+        given,
+        camera,
+        split,
+        json.loads(columns),
+        content,
+        size,
+        mtime,
+        width,
+        height,
+        object_id=object_ or 0,
     )
 
 
@@ -412,7 +425,10 @@ def box_text(box: Box | None) -> str:
 
 def parse_box(text: str) -> Box | None:
     """The box again."""
-    return tuple(json.loads(text)) if text else None  # type: ignore[return-value]
+    if not text:
+        return None
+    x1, y1, x2, y2 = json.loads(text)
+    return x1, y1, x2, y2
 
 
 def _parts(keys: Sequence[Any], size: int = 900) -> Iterator[Sequence[Any]]:

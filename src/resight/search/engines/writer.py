@@ -95,8 +95,10 @@ class SqliteWriter:
                 blob = np.asarray(one.total, np.float64).tobytes()
                 self._sql.execute(
                     f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (object_, one.camera, one.count, blob, one.squares)
-                    + (zlib.crc32(blob), self._version),
+                    (
+                        *(object_, one.camera, one.count, blob, one.squares),
+                        *(zlib.crc32(blob), self._version),
+                    ),
                 )
             else:
                 self._sql.execute(
@@ -122,8 +124,10 @@ class SqliteWriter:
         self._sql.executemany(
             "INSERT OR REPLACE INTO left_out VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (*(one.place.root, one.place.path, _box_text(one.place.box)),)
-                + (one.bytes, one.mtime, one.content, one.reason, one.of)
+                (
+                    *(one.place.root, one.place.path, _box_text(one.place.box)),
+                    *(one.bytes, one.mtime, one.content, one.reason, one.of),
+                )
                 for one in entries
             ],
         )
