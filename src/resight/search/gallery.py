@@ -196,6 +196,10 @@ class Gallery:
                 self._embedder = found
         return self._embedder
 
+    def forget_embedder(self) -> None:
+        """Read the embedder anew when it is next asked for."""
+        self._embedder = None
+
     def need_embedder(self) -> Embedder:
         """The embedder. Raises UserError when there is none."""
         found = self.embedder

@@ -154,6 +154,12 @@ class SqliteEngine:
                     self._writes.execute("ROLLBACK")
                 raise
 
+    def vacuum(self) -> None:
+        """Give unused room back, outside any transaction."""
+        with self._lock, self.trouble():
+            self._writes.execute("VACUUM")
+            self._writes.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     @staticmethod
     def _one(connection: sqlite3.Connection, key: str) -> str:
         rows = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
@@ -234,10 +240,11 @@ class SqliteEngine:
         return stacked(found)
 
     def every_vector(
-        self, block: int = 8192
+        self, block: int = 8192, *, generation: int | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Vectors]]:
-        """See the contract."""
-        table, after = f"vectors_{self.generation():d}", 0
+        """See the contract; `generation`: of another one than that in use."""
+        table = f"vectors_{self.generation() if generation is None else generation:d}"
+        after = 0
         while True:
             found = self.run(
                 "SELECT v.image, COALESCE(i.object, 0), v.vector "
