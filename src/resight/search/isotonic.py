@@ -72,7 +72,7 @@ class RisingMap:
         points, place, counts = np.unique(score, return_inverse=True, return_counts=True)
         means = np.bincount(place, right.astype(np.float64)) / counts
         # One wrong hit above all and one right below all: no probability of 0 or 1 is learned
-        # from a few. The best n, all right, have n / (n + 1); n in all, (n + 1) / (n + 2) (Laplace).
+        # from a few. The best n, all right, have n / (n + 1), one class alone (n + 1) / (n + 2).
         fitted = pool_adjacent(np.r_[1.0, means, 0.0], np.r_[1.0, counts, 1.0])[1:-1]
         starts = np.flatnonzero(np.r_[True, np.diff(fitted) > 0])
         mass = np.add.reduceat(counts.astype(np.float64), starts)
