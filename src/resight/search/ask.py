@@ -43,6 +43,11 @@ class Answer:
         return {"path": self.path, "object": self.object, "hits": hits}
 
 
+def is_set(path: Path) -> bool:
+    """Whether a path is a folder or a table, rather than a photo."""
+    return path.is_dir() or path.suffix.lower() in _SETS
+
+
 def load_queries(
     paths: Sequence[Path],
     limit: int,
@@ -57,7 +62,7 @@ def load_queries(
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; give photos, a folder, or a CSV or Parquet file")
-    sets = [path for path in paths if path.is_dir() or path.suffix.lower() in _SETS]
+    sets = [path for path in paths if is_set(path)]
     if not sets:
         table = normalise(pl.DataFrame({"path": [str(path.absolute()) for path in paths]}))
         return ImageSet(table, Path(), ", ".join(map(str, paths[:3])))

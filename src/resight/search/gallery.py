@@ -17,10 +17,11 @@ from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
 from resight.search import editing
 from resight.search.adding import Added, add_images, full_path
+from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
-from resight.search.searching import Rerank, Search
+from resight.search.searching import Rerank, Search, passing
 from resight.search.views import Views
 
 if TYPE_CHECKING:
@@ -207,6 +208,17 @@ class Gallery:
             raise UserError("this gallery has no embedder: it takes features and vectors only")
         return found
 
+    def calibrate(self, level: str | None = None, **how: Any) -> Known:
+        """Learn from its own objects what is not in the gallery; see `calibrating`.
+
+        Searches of this level then carry probabilities and p-values, and say "no match".
+
+        Raises UserError: fewer than two known objects.
+        """
+        level = self.level if level is None else level
+        _check_level(level)
+        return calibrate_gallery(self.engine, level, **how)
+
     def info(self) -> dict[str, Any]:
         """Counts, settings, index, calibration, and where photos are expected."""
         meta = self.engine.meta()
@@ -218,6 +230,11 @@ class Gallery:
         found |= {"version": meta["version"], "generation": meta["generation"]}
         found |= {"index": view.base.info | {"since": view.changed}}
         found |= {"roots": {root.name: root.path for root in self.engine.roots()}}
+        found["calibrated"] = {
+            level: known.record | {"stale": known.stale(images) > STALE}
+            for level in LEVELS
+            if (known := kept(self.engine, level)) is not None
+        }
         if self.folder is not None:
             found["bytes"] = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
         return found
@@ -264,6 +281,21 @@ class Gallery:
         )
         return self
 
+    def compact(self) -> tuple[int, int]:
+        """Give unused room back, and build the index anew; bytes of the database before, after.
+
+        Raises UserError for another engine than SQLite.
+        """
+        from resight.search.engines import sqlite_care
+        from resight.search.engines.sqlite import SqliteEngine
+
+        if not isinstance(self.engine, SqliteEngine):
+            raise UserError(f"{self.engine.name}: its server does this by itself")
+        sizes = sqlite_care.compact(self.engine)
+        self.views.forget()
+        self.views.get(self.level)
+        return sizes
+
     def _require_own(self, features: Features) -> None:
         """Raise UserError when features are of another embedder, or of another length."""
         made = features.info.get("key", {}).get("embedder")
@@ -296,6 +328,44 @@ class Gallery:
     def rename(self, object: str, to: str) -> int:
         """Give all images of an object to another, or to a new name; how many."""
         return editing.move(self.engine, self._images_of(object), to)
+
+    def choose(
+        self,
+        images: Collection[int | str | Path] = (),
+        object: str | None = None,
+        where: str | None = None,
+    ) -> list[int]:
+        """Ids of the images given, of an object's, and of those that pass a filter.
+
+        Raises UserError when nothing is asked for, or something that is not here.
+        """
+        if not images and object is None and where is None:
+            raise UserError("nothing is named: give images by path, --object or --where")
+        ids = self.find(images)
+        ids += self._images_of(object) if object is not None else []
+        return sorted({*ids, *(passing(self.engine, where) if where is not None else ())})
+
+    def move_root(self, root: str, folder: str | Path) -> tuple[int, int]:
+        """Give a root another folder; how many of its first 100 photos are there, and of how many.
+
+        Raises UserError: no root of this name, no such folder, or none of the photos in it.
+        """
+        roots = {one.name: one for one in self.engine.roots()}
+        if root not in roots:
+            names = ", ".join(roots) or "none"
+            raise UserError(f"{root}: no root of this gallery (its roots: {names})")
+        new = Path(os.path.abspath(folder))
+        if not new.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        ids = self.engine.ids(limit=10_000)
+        places = [row.place for row in self.engine.rows(ids) if row.place is not None]
+        paths = [place.path for place in places if place.root == roots[root].id][:100]
+        there = sum((new / path).exists() for path in paths)
+        if paths and not there:
+            raise UserError(f"{folder}: not one of its photos is there (the first: {paths[0]})")
+        with self.engine.writing("moving a root") as writer:
+            writer.move_root(roots[root].id, str(new))
+        return there, len(paths)
 
     def _images_of(self, object: str) -> list[int]:
         found = self.engine.images_of(object)

@@ -16,7 +16,7 @@ from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json, write_json
 from resight.search.adding import fault_of, full_path
-from resight.search.check import FAULT, Finding, rebuilt_sums
+from resight.search.check import FAULT, Finding, check, rebuilt_sums
 from resight.search.engines import sqlite_care as care
 from resight.search.engines.contract import Row, Sum
 from resight.search.engines.sqlite import SqliteEngine
@@ -43,16 +43,25 @@ def open_damaged(folder: Path, tell: Tell = lambda line: None) -> Gallery:
     return Gallery.open(folder)
 
 
-def repair(gallery: Gallery, findings: Sequence[Finding], tell: Tell = lambda line: None) -> None:
+def repair(
+    gallery: Gallery, findings: Sequence[Finding], tell: Tell = lambda line: None
+) -> Gallery:
     """Mend the faults of a gallery on disk; `tell` hears what was done.
+
+    Returns the gallery, opened anew where its database had to be replaced.
 
     Raises UserError for another engine than SQLite.
     """
-    faults = [one for one in findings if one.kind == FAULT]
     engine = _sqlite(gallery)
+    faults = [one for one in findings if one.kind == FAULT]
+    if any(one.what == "database" for one in faults) and gallery.folder is not None:
+        gallery.close()
+        gallery = open_damaged(gallery.folder, tell)
+        engine = _sqlite(gallery)
+        faults = [one for one in check(gallery) if one.kind == FAULT]
     kinds = {one.what for one in faults}
     if not kinds:
-        return
+        return gallery
     bad = sorted({i for one in faults if one.what in ("vector", "no vector") for i in one.ids})
     if bad:
         _embed_again(gallery, engine, bad, tell)
@@ -71,6 +80,7 @@ def repair(gallery: Gallery, findings: Sequence[Finding], tell: Tell = lambda li
     tell("the index will be built anew")
     if "embedder" in kinds:
         tell("the embedder can't be mended here: put it back, or 'resight gallery reembed'")
+    return gallery
 
 
 def _same(a: Sum, b: Sum) -> bool:
