@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.oracles.calibration import p_value
 
 from resight.errors import UserError
-from resight.search.calibration import Calibration, calibrate, draw_one, no_match
+from resight.search.calibration import Calibration, calibrate, draw_one, no_match, promise_kept
 from resight.search.left_out import nearest, object_similarity
 
 similarities = st.sampled_from([-np.inf, -0.5, 0.1, 0.25, 0.25000001, 0.5, 0.9, 1.0])
@@ -97,6 +97,25 @@ def test_damaged_records(change):
     for damaged in (content | change, {}, None):
         with pytest.raises(UserError, match="damaged calibration"):
             Calibration.from_dict(damaged)
+
+
+def test_queries_of_another_kind_are_noticed():
+    rng = np.random.default_rng(5)
+    found = calibrate(rng.normal(size=400), np.arange(400))
+    objects = np.repeat(np.arange(150), 2)
+    nobody = np.full(300, -1)
+    same = promise_kept(found, rng.normal(size=300), nobody, objects, ALPHAS)
+    assert [row["alpha"] for row in same] == list(ALPHAS) and same[0]["objects"] == 150
+    assert all(row["kept"] for row in same)
+    closer = promise_kept(found, rng.normal(size=300) + 1, nobody, objects, ALPHAS)
+    assert not any(row["kept"] for row in closer)
+    # Two objects, one of them with three queries that are all matched: half, not three quarters.
+    (half,) = promise_kept(
+        found, np.array([9.0, 9, 9, -9]), nobody[:4], np.array([1, 1, 1, 2]), [0.1]
+    )
+    assert half["rate"] == 0.5
+    with pytest.raises(UserError, match="no labelled query"):
+        promise_kept(found, nobody[:0] * 1.0, nobody[:0], nobody[:0], ALPHAS)
 
 
 TRIALS, GALLERY, UNKNOWN = 200, 220, 20

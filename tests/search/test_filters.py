@@ -38,7 +38,7 @@ NAMES = [*SCHEMA]
 # Few of each, so that they meet; decimals that every engine writes alike.
 TEXTS = ["", "a", "A", "ab", "b%", "a_b", "O'Brien", "é", "a\nb", "12", "012", "1.5", " 7 ", "1e1"]
 TEXTS += ["true", "False", "0", "x\\y", '"', ".5", "5.", "+3", "1_000", "inf", "nan", "-"]
-FLOATS = [0.5, 1.5, 12.25, -3.5, 1e300, float("nan")]
+FLOATS = [0.5, 1.5, 12.25, -3.5, 1e6, float("nan")]
 INTS = [0, 1, 12, -3, 2024, 2**53 + 1, 2**53]
 values = st.one_of(
     st.sampled_from(TEXTS), st.sampled_from(FLOATS[:-1]), st.sampled_from(INTS[:-2]), st.booleans()

@@ -31,7 +31,8 @@ def to_sql(
     `column(name, kind)` gives the SQL of a column read as "text" or "number": null where there is
     nothing; as a number also where the text is none (its pattern: tree.NUMBER). Texts must compare
     by their characters' codes (COLLATE "C" in PostgreSQL), LIKE must tell capitals apart (in
-    SQLite: PRAGMA case_sensitive_like). `column` is trusted: it must quote the name itself.
+    SQLite: PRAGMA case_sensitive_like). Where a number is compared as text (price like '1%'), its
+    text is the engine's. `column` is trusted: it must quote the name itself, and write %% for %.
 
     `kinds`: what each column holds (rows.kind_of of its type); one that isn't named holds text.
     With the right kinds the rows are those of `passing`.
