@@ -303,7 +303,7 @@ def calibrate(
     device: options.Device = None,
     workers: options.Workers = None,
     json_: options.Json = False,
-    sheet: options.Plot = None,
+    plot: options.Plot = None,
 ) -> None:
     """Learn what "not in the gallery" looks like, so that searches can say so.
 
@@ -333,12 +333,10 @@ def calibrate(
             alpha=ALPHA if alpha is None else alpha,
             seed=seed or 0,
             tell=note,
+            plot=plot,
         )
-    if sheet is not None:
-        from resight.search.operating import plot_operating
-
-        plot_operating(known.record["operating_points"], sheet)
-        note(f"plot: {sheet}")
+    if plot is not None:
+        note(f"plot: {plot}")
     if json_:
         print_json(known.record)
     else:
@@ -353,9 +351,9 @@ def _queries(opened: Gallery, images: Any, workers: int | None) -> Any:
 
     images = images.rows(query_rows(images))
     vectors, _ = embed_rows(opened.need_embedder(), images, options=EmbedOptions(workers=workers))
-    good = np.isfinite(vectors).all(axis=1)
+    good = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     objects = images.table["object"].to_list()
-    return vectors[good], [name for name, ok in zip(objects, good, strict=True) if ok]
+    return vectors[good], [objects[row] for row in good.tolist()]
 
 
 def _print_calibration(known: Known, gallery: Path) -> None:

@@ -54,10 +54,10 @@ AllRows = Annotated[
     bool, typer.Option("--all", help="Take every row, whatever its split and role.")
 ]
 Level = Annotated[str, typer.Option(help=f"{LEVEL_HELP}.")]
-MaybeAllRows = Annotated[
-    bool, typer.Option("--all", help="Take every row, whatever its split and role.")
+MaybeLevel = Annotated[
+    str | None,
+    typer.Option(help=f"{LEVEL_HELP}; by default the gallery's own."),
 ]
-Level = Annotated[str | None, typer.Option(help=f"{LEVEL_HELP}; by default the gallery's own.")]
 IndexKind = Annotated[
     str, typer.Option("--index", help="auto, flat (every vector is looked at), ivf or hnsw.")
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from resight.search.calibration import Calibration, calibrate
 from resight.search.engines.contract import Engine
 from resight.search.isotonic import HitProbability, expected_calibration_error
 from resight.search.left_out import Nearest, best_other, gaps, queries_other
-from resight.search.operating import operating_points
+from resight.search.operating import operating_points, plot_operating
 
 ALPHA = 0.05
 STALE = 0.1  # share of the gallery that may change before a calibration is called stale
@@ -81,12 +82,14 @@ def calibrate_gallery(
     cross_camera: bool = False,
     alpha: float = ALPHA,
     seed: int = 0,
+    plot: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Known:
     """Calibrate a level and keep it; what was measured stands in the record.
 
     `queries`: vectors (Q, D) of photos as they will be asked, and their objects (None: of
-    something that is not in the gallery is not needed, and passed over). `cross_camera`: images of
+    something that is not in the gallery is not needed, and passed over). `plot`: a PNG of the
+    operating points is written there. `cross_camera`: images of
     the query's own camera are no neighbours, as where searches leave it out.
 
     Raises UserError: fewer than two known objects, or none of them asked for.
@@ -114,6 +117,8 @@ def calibrate_gallery(
             f"alpha {alpha:g} takes {int(np.ceil(2 / alpha - 1)):,} objects, there are "
             f"{calibration.n_objects:,}: {record['alpha']:.3g} is promised instead"
         )
+    if plot is not None:
+        plot_operating(known[0], known[1], found.other, plot, record["alpha"])
     if queries is not None:
         record["compared"] = _compared(alone[0], found)
     known_ = Known(calibration, probability, record)
