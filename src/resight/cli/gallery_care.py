@@ -156,10 +156,9 @@ def copy(
     """
     from resight.cli.common import next_step, note, print_json, progress_bar
     from resight.search.gallery import Gallery
-    from resight.search.transfer import copy_gallery
 
     with Gallery.open(gallery) as opened, progress_bar("copying", len(opened)) as advance:
-        count = copy_gallery(opened, target, progress=advance)
+        count = opened.copy(target, progress=advance)
     if json_:
         print_json({"gallery": str(target), "images": count})
         return
@@ -294,7 +293,8 @@ def calibrate(
     cross_camera: Annotated[
         bool,
         typer.Option(
-            "--cross-camera", help="Whether images of the query's own camera are no neighbours."
+            "--cross-camera",
+            help="Whether matches by the query's own camera are junk.",
         ),
     ] = False,
     columns: options.Columns = None,

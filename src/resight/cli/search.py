@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -130,7 +130,9 @@ def _hits(answer: Answer) -> Table:
     heads = ["rank", "object", "similarity", *["probability"] * judged, "image", "images"]
     for column in heads:
         right = column in ("rank", "images", "probability")
-        table.add_column(column, justify="right" if right else "left")
+        fold = column in ("object", "image")  # a path that is cut is no path
+        justify: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(column, justify=justify, overflow="fold" if fold else "ellipsis")
     for hit in answer.hits:
         name = _marked(hit.object, answer.object)
         row = [str(hit.rank), name, f"{hit.similarity:.3f}", *[_share(hit.probability)] * judged]

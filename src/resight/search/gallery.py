@@ -22,6 +22,7 @@ from resight.search.engines.contract import Engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
 from resight.search.searching import Rerank, Search, passing
+from resight.search.transfer import copy_rows
 from resight.search.views import Views
 
 if TYPE_CHECKING:
@@ -138,17 +139,13 @@ class Gallery:
 
         Raises UserError when `folder` holds something else (or a gallery, unless `force`).
         """
-        from resight.search.transfer import copy_rows
-
         folder = Path(folder).absolute()
         check_folder(folder, "a gallery", mark=RECORD, force=force)
         # Built beside and renamed: a folder of this name is always a whole gallery.
         building = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(building, ignore_errors=True)
         try:
-            new = Gallery.create(building, self.embedder, self.level)
-            copy_rows(self.engine, new.engine)
-            new.close()
+            self.copy(building)
             fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
                 folder.rmdir()
@@ -156,6 +153,23 @@ class Gallery:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return folder
+
+    def copy(
+        self,
+        target: str | Path,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> int:
+        """Copy into a new folder, or go on with a copy; how many images there are.
+
+        Raises UserError when the folder holds something else, or what arrived is not what is here.
+        """
+        folder = Path(target)
+        if (folder / RECORD).is_file():
+            new = Gallery.open(folder)
+        else:
+            new = Gallery.create(folder, self.embedder, self.level)
+        with new:
+            return copy_rows(self.engine, new.engine, progress)
 
     def close(self) -> None:
         """Let go of the files."""

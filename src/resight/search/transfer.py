@@ -5,17 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resight.errors import UserError
 from resight.search.editing import change
 from resight.search.engines.contract import Engine, Place
-
-if TYPE_CHECKING:
-    from resight.search.gallery import Gallery
 
 _CARRIED = ("level", "grid", "dim", "index", "recall_floor", "embedder", "calibration")
 
@@ -64,26 +59,6 @@ def copy_rows(
             "changed meanwhile? Copy into a new one"
         )
     return total
-
-
-def copy_gallery(
-    gallery: Gallery,
-    target: str | Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
-    """Copy a gallery into a new folder, or go on with a copy; how many images there are.
-
-    Raises UserError when the folder holds something else.
-    """
-    from resight.search.gallery import RECORD, Gallery
-
-    folder = Path(target)
-    if (folder / RECORD).is_file():
-        new = Gallery.open(folder)
-    else:
-        new = Gallery.create(folder, gallery.embedder, gallery.level)
-    with new:
-        return copy_rows(gallery.engine, new.engine, progress)
 
 
 def checksum(engine: Engine) -> int:
