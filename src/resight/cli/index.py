@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,6 +59,7 @@ def index(
     from resight.errors import UserError
     from resight.features.compute import EmbedOptions
     from resight.features.store import Features, is_features
+    from resight.features.write import require_made_by
     from resight.files import check_folder
     from resight.models.embedder import Embedder
     from resight.models.open import open_embedder
@@ -78,6 +80,7 @@ def index(
         if not all_rows:
             features = features.rows(gallery_rows(features.images))
         embedder = Embedder.load(model)
+        require_made_by(features, embedder, "the gallery's")
         gallery = Gallery.create(out, embedder, level, index=kind, force=force, tell=note)
         _fill(gallery, features, duplicates, how)
     else:
@@ -104,10 +107,16 @@ def _fill(
     from resight.cli.common import progress_bar
     from resight.errors import UserError
 
-    with progress_bar("indexing", len(source)) as advance:
-        gallery.add(source, duplicates=duplicates, options=how, progress=advance)
-    if not gallery.engine.counts()[0]:
-        path, reason = (gallery.added.bad or [("", "no images")])[0]
-        raise UserError(
-            f"none of the {len(source):,} images can be used (the first: {path}: {reason})"
-        )
+    try:
+        with progress_bar("indexing", len(source)) as advance:
+            gallery.add(source, duplicates=duplicates, options=how, progress=advance)
+        if not gallery.engine.counts()[0]:
+            path, reason = (gallery.added.bad or [("", "no images")])[0]
+            raise UserError(
+                f"none of the {len(source):,} images can be used (the first: {path}: {reason})"
+            )
+    except UserError:
+        if not gallery.engine.counts()[0] and gallery.folder is not None:
+            gallery.close()
+            shutil.rmtree(gallery.folder)  # it was made a moment ago, and nothing is in it
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -16,12 +17,12 @@ from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
 from resight.search import editing
-from resight.search.adding import Added, add_images, full_path
+from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
-from resight.search.searching import Rerank, Search, passing
+from resight.search.searching import Rerank, Search, at_path, passing
 from resight.search.transfer import copy_rows
 from resight.search.views import Views
 
@@ -103,9 +104,8 @@ class Gallery:
         folder.mkdir(parents=True, exist_ok=True)
         engine = SqliteEngine(folder / DATABASE)
         gallery = cls(embedder, level, engine=engine, folder=folder, tell=tell)
-        if index != "auto":
-            with engine.writing("a new gallery") as writer:
-                writer.set_meta(index=index)
+        with engine.writing("a new gallery") as writer:
+            writer.set_meta(index=index, place=str(folder))
         if embedder is not None:
             embedder.save(folder / EMBEDDER)
         write_json(folder / RECORD, {"format": 2, "embedder": EMBEDDER})  # last: now it is one
@@ -130,7 +130,21 @@ class Gallery:
         engine = SqliteEngine(folder / DATABASE)
         gallery = cls(None, engine=engine, folder=folder, tell=tell)
         gallery.device = device
+        if engine.meta().get("place") != str(folder):
+            gallery._moved_here()
         return gallery
+
+    def _moved_here(self) -> None:
+        """Roots whose photos were moved together with the gallery are found again."""
+        before = self.engine.meta().get("place")
+        with contextlib.suppress(UserError), self.engine.writing("a moved gallery") as writer:
+            for root in self.engine.roots() if before else ():
+                new = os.path.normpath(
+                    os.path.join(str(self.folder), os.path.relpath(root.path, before))
+                )
+                if not os.path.isdir(root.path) and os.path.isdir(new):
+                    writer.move_root(root.id, new)
+            writer.set_meta(place=str(self.folder))
 
     load = open
 
@@ -396,37 +410,13 @@ class Gallery:
                 raise UserError(f"image {id_}: not in this gallery")
         paths = [one for one in images if not isinstance(one, int)]
         if paths:
-            by_path = self._by_path([os.path.abspath(path) for path in paths])
+            roots = self.engine.roots()
             for path in paths:
-                found = by_path.get(os.path.abspath(path))
+                found = at_path(self.engine, roots, os.path.abspath(path))
                 if not found:
                     raise UserError(f"{path}: not in this gallery")
                 ids += found
         return ids
-
-    def _by_path(self, paths: Collection[str]) -> dict[str, list[int]]:
-        from resight.search.engines.contract import Place
-
-        found: dict[str, list[int]] = {path: [] for path in paths}
-        boxed = None
-        for root in self.engine.roots():
-            places = {
-                Place(root.id, os.path.relpath(path, root.path).replace(os.sep, "/")): path
-                for path in paths
-            }
-            for place, row in self.engine.known(list(places)).items():
-                found[places[place]].append(row.id)
-        if not all(found.values()):  # parts of pictures: by path alone
-            boxed = self.engine.table(["path"])
-            rows = dict(zip(boxed["id"], boxed["path"], strict=True))
-            names = {os.path.basename(path) for path in found}
-            ids = [i for i, p in rows.items() if p and os.path.basename(p) in names]
-            roots = {root.id: root for root in self.engine.roots()}
-            for row in self.engine.rows(ids):
-                whole = full_path(row, roots)
-                if whole in found and row.id not in found[whole]:
-                    found[whole].append(row.id)
-        return found
 
     # Searching ----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 from resight.search.adding import full_path
 from resight.search.calibrating import Known, kept
-from resight.search.engines.contract import Engine, Row
+from resight.search.engines.contract import Engine, Root, Row
 from resight.search.filters import parse
 from resight.search.hits import Hit, Hits
 from resight.search.index import unit
@@ -106,21 +106,11 @@ class Search:
 
     def _barred(self, exclude: Sequence[str | None]) -> list[frozenset[int]]:
         """For each query the ids of the images with this path."""
-        from resight.search.engines.contract import Place
-
         roots = self.engine.roots()
-        found: list[frozenset[int]] = []
-        for path in exclude:
-            if path is None:
-                found.append(frozenset())
-                continue
-            places = [
-                Place(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
-                for root in roots
-            ]
-            known = self.engine.known(places)
-            found.append(frozenset(row.id for row in known.values()))
-        return found
+        return [
+            frozenset(at_path(self.engine, roots, path) if path is not None else ())
+            for path in exclude
+        ]
 
     def _shown(
         self, queries: NDArray[np.float32], found: list[Near], images: View
@@ -188,6 +178,15 @@ class Search:
             if one.camera not in self.exclude_cameras:
                 counts[one.object_id] = counts.get(one.object_id, 0) + one.count
         return counts
+
+
+def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
+    """Ids of the images of a file, by its absolute path."""
+    return [
+        id_
+        for root in roots
+        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
+    ]
 
 
 def passing(engine: Engine, where: str) -> list[int]:

@@ -289,6 +289,11 @@ class SqliteEngine:
         sql = f"SELECT i.id {_FROM} WHERE o.name = ? ORDER BY i.id"
         return [row[0] for row in self.run(sql, [object])]
 
+    def images_at(self, root: int, path: str) -> list[int]:
+        """See the contract."""
+        sql = "SELECT id FROM images WHERE root = ? AND path = ? ORDER BY id"
+        return [row[0] for row in self.run(sql, [root, path])]
+
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """See the contract."""
         sql = f"SELECT {_IMAGE} {_FROM} WHERE i.root = ? AND i.path = ? AND i.box = ?"
