@@ -27,6 +27,7 @@ def info(gallery: options.GalleryFolder, json_: options.Json = False) -> None:
 
     with Gallery.open(gallery) as opened:
         found = opened.info()
+        photo = photo_of(opened)
     if json_:
         print_json(found)
         return
@@ -45,9 +46,23 @@ def info(gallery: options.GalleryFolder, json_: options.Json = False) -> None:
         print(f"calibrated at {level} level, alpha {record['alpha']:.3g}{stale}")
     if not found["calibrated"]:
         print("not calibrated: every search finds something, also what is not here")
+    if not found["calibrated"] and found["objects"] > 1:
         next_step("gallery", "calibrate", gallery)
+    elif photo is not None:
+        next_step("search", gallery, photo)
     else:
-        next_step("search", gallery, "PHOTO")
+        next_step("gallery", "check", gallery)
+
+
+def photo_of(gallery: Gallery) -> str | None:
+    """A photo of the gallery whose file is there, to search for."""
+    from resight.search.adding import full_path
+
+    roots = {root.id: root for root in gallery.engine.roots()}
+    for row in gallery.engine.rows(gallery.engine.ids(limit=100)):
+        if row.bytes is not None and Path(path := full_path(row, roots)).is_file():
+            return path
+    return None
 
 
 def check(
@@ -179,7 +194,7 @@ def export(
 
       resight gallery export galleries/shop --out features/shop
     """
-    from resight.cli.common import next_step, note, print_json, progress_bar
+    from resight.cli.common import free, next_step, note, print_json, progress_bar
     from resight.errors import UserError
     from resight.search.exporting import export as write
     from resight.search.gallery import Gallery
@@ -193,7 +208,7 @@ def export(
         return
     note(f"{len(features):,} images")
     print(out, flush=True)
-    next_step("gallery", "import", out, "--out", f"{gallery}-imported")
+    next_step("gallery", "import", out, "--out", free(Path(f"{gallery}-imported")))
 
 
 def import_(
@@ -279,7 +294,7 @@ def reembed(
         return
     note(f"{count:,} images embedded" if count else "it has this embedder already")
     print(gallery, flush=True)
-    next_step("gallery", "calibrate", gallery)
+    next_step("gallery", "info", gallery)
 
 
 def calibrate(
@@ -317,7 +332,7 @@ def calibrate(
 
       resight gallery calibrate galleries/shop phone_photos.csv --alpha 0.01 --plot points.png
     """
-    from resight.cli.common import note, print_json, read_set, take_device
+    from resight.cli.common import next_step, note, print_json, read_set, take_device
     from resight.search.calibrating import ALPHA
     from resight.search.gallery import Gallery
 
@@ -335,12 +350,17 @@ def calibrate(
             tell=note,
             plot=plot,
         )
+        photo = photo_of(opened)
     if plot is not None:
         note(f"plot: {plot}")
     if json_:
         print_json(known.record)
     else:
         _print_calibration(known, gallery)
+        if photo is not None:
+            next_step("search", gallery, photo)
+        else:
+            next_step("gallery", "info", gallery)
 
 
 def _queries(opened: Gallery, images: Any, workers: int | None) -> Any:
@@ -357,7 +377,7 @@ def _queries(opened: Gallery, images: Any, workers: int | None) -> Any:
 
 
 def _print_calibration(known: Known, gallery: Path) -> None:
-    from resight.cli.common import next_step, note
+    from resight.cli.common import note
 
     record = known.record
     note(
@@ -380,7 +400,6 @@ def _print_calibration(known: Known, gallery: Path) -> None:
         print(f"probability of the first hit: calibration error {error:.3f} on held-out objects")
     note(f"searches say 'no match' at alpha {record['alpha']:.3g} from now on")
     print(gallery, flush=True)
-    next_step("search", gallery, "PHOTO")
 
 
 def _percent(point: dict[str, Any], name: str) -> str:

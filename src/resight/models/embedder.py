@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -274,8 +275,7 @@ class Embedder(nn.Module):
         Raises UserError when the folder is no embedder, or its files are damaged.
         """
         folder = Path(folder)
-        if not (folder / CONFIG).is_file() and (folder / "embedder" / CONFIG).is_file():
-            folder = folder / "embedder"  # a run, a features folder or a gallery
+        folder = embedder_folder(folder) or folder
         if folder.is_file():
             raise UserError(f"{folder}: a file; an embedder is a folder with {CONFIG}")
         content = read_json(folder / CONFIG, "an embedder")
@@ -296,6 +296,21 @@ class Embedder(nn.Module):
             raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({reason})") from None
         model.info = content.get("info", {})
         return model.to(pick_device(device)).eval()
+
+
+def embedder_folder(model: str | Path) -> Path | None:
+    """The folder of a saved embedder that `model` names: itself, or that in a run, a features
+    folder or a gallery (whose gallery.json says which, as it can be given another)."""
+    path = Path(model)
+    inner = ["embedder"]
+    if (path / "gallery.json").is_file():
+        named = read_json(path / "gallery.json", "a gallery")
+        if isinstance(named, dict) and re.fullmatch(r"embedder(-\d+)?", str(named.get("embedder"))):
+            inner.insert(0, named["embedder"])
+    for folder in (path, *(path / name for name in inner)):
+        if (folder / CONFIG).is_file():
+            return folder
+    return None
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

@@ -9,21 +9,18 @@ from typing import Literal
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.models.backbones import check_backbone, published
-from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
+from resight.models.embedder import (
+    CONFIG,
+    Embedder,
+    EmbedderConfig,
+    embedder_folder,
+    pick_device,
+)
 from resight.models.iresnet import DEPTHS, SIZE
 from resight.models.weights import hub_weights, load_backbone_weights
 
 AUTO = "auto"
 LIGHT, LARGE = "tf_efficientnet_lite0", "resnet50"
-
-
-def embedder_folder(model: str | Path) -> Path | None:
-    """The folder of a saved embedder that `model` names: itself, or that of a training run."""
-    path = Path(model)
-    for folder in (path, path / "embedder"):
-        if (folder / CONFIG).is_file():
-            return folder
-    return None
 
 
 def open_embedder(

@@ -94,6 +94,8 @@ def calibrate_gallery(
 
     Raises UserError: fewer than two known objects, or none of them asked for.
     """
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha = {alpha:g}: a rate of false matches lies between 0 and 1")
     own = _own(engine, cross_camera)
     alone = _asked(own, level, seed)
     found, codes = alone
