@@ -94,7 +94,7 @@ def test_remove_and_move(shop, run):
     assert "5 images removed; 11 vectors" in err
     status, out, err = run("gallery", "remove", "shop", "--where", "object like 'object 1%'")
     assert "10 images removed; 9 vectors" in err
-    status, _out, err = run("gallery", "add", "shop", "my photos")
+    status, _, err = run("gallery", "add", "shop", "my photos")
     assert "45 unchanged" in err and "15 left out, removed before" in err
     for words, text in (
         (("remove", "shop"), "nothing is named"),
