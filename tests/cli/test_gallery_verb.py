@@ -86,13 +86,13 @@ def test_a_night_with_changes(shop, run):
 
 def test_remove_and_move(shop, run):
     photo = "my photos/object 02/foto_ä1.png"
-    status, out, err = run("gallery", "move", "shop", photo, "--to", "another")
+    status, _, err = run("gallery", "move", "shop", photo, "--to", "another")
     assert status == 0 and "1 image moved; 13 vectors" in err
-    status, out, err = run("gallery", "move", "shop", "--object", "another", "--to", "object 02")
+    status, _, err = run("gallery", "move", "shop", "--object", "another", "--to", "object 02")
     assert "12 vectors" in err
-    status, out, err = run("gallery", "remove", "shop", "--object", "object 05")
+    status, _, err = run("gallery", "remove", "shop", "--object", "object 05")
     assert "5 images removed; 11 vectors" in err
-    status, out, err = run("gallery", "remove", "shop", "--where", "object like 'object 1%'")
+    *_, err = run("gallery", "remove", "shop", "--where", "object like 'object 1%'")
     assert "10 images removed; 9 vectors" in err
     status, _, err = run("gallery", "add", "shop", "my photos")
     assert "45 unchanged" in err and "15 left out, removed before" in err

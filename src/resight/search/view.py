@@ -43,7 +43,7 @@ class _Candidates:
 
     def of(self, query: int) -> tuple[Ints, float]:
         """Of one query: positions, and the similarity that all others stay below."""
-        at = np.concatenate([part[1][query] for part in self.parts])
+        at = np.concatenate([np.zeros(0, np.int64), *(part[1][query] for part in self.parts)])
         ends = [float(part[0][query][-1]) for part in self.parts if part[0].shape[1]]
         return at[at >= 0], max(ends, default=-2.0)
 
