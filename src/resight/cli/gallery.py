@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resight.cli import gallery_care, options
+from resight.cli import gallery_calibrate, gallery_care, gallery_carry, options
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
@@ -297,5 +297,11 @@ def move_root(
     next_step("gallery", "info", gallery)
 
 
-for _name in ("info", "check", "compact", "copy", "export", "import", "reembed", "calibrate"):
-    app.command(_name)(getattr(gallery_care, _name if _name != "import" else "import_"))
+app.command("info")(gallery_care.info)
+app.command("check")(gallery_care.check)
+app.command("compact")(gallery_care.compact)
+app.command("copy")(gallery_carry.copy)
+app.command("export")(gallery_carry.export)
+app.command("import")(gallery_carry.import_)
+app.command("reembed")(gallery_carry.reembed)
+app.command("calibrate")(gallery_calibrate.calibrate)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from resight.search import cache
-from resight.search.adding import full_path
 from resight.search.engines import sqlite_care as care
 from resight.search.engines.contract import Engine, Row
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.gallery import EMBEDDER, Gallery
+from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.sums import Key, adjusted
 

@@ -15,13 +15,14 @@ import polars as pl
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json, write_json
-from resight.search.adding import fault_of, full_path
+from resight.search.adding import fault_of
 from resight.search.check import FAULT, Finding, check, rebuilt_sums
 from resight.search.engines import sqlite_care as care
 from resight.search.engines.contract import Row, Sum
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.files_seen import content_of
 from resight.search.gallery import DATABASE, EMBEDDER, RECORD, Gallery
+from resight.search.incoming import full_path
 from resight.search.sums import Key, adjusted, grid_of
 
 if TYPE_CHECKING:

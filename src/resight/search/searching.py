@@ -5,21 +5,19 @@ filter ─▶ nearest, by the view of the level ─▶ re-ranked, where asked �
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.search.adding import full_path
 from resight.search.calibrating import Known, kept
-from resight.search.engines.contract import Engine, Root, Row
-from resight.search.filters import parse
+from resight.search.engines.contract import Engine, Row
+from resight.search.finding import at_path, columns_for, passed_by
 from resight.search.hits import Hit, Hits
+from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.left_out import gaps
 from resight.search.view import Bools, Near, View
@@ -27,7 +25,6 @@ from resight.search.views import Views
 
 # A second look: query vectors (Q, D), what was found, and the view it was found in -> what to
 # answer instead. Keys are the view's; similarities are what hits are ordered and shown by.
-_FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
 Rerank = Callable[[NDArray[np.float32], list[Near], View], list[Near]]
 
 
@@ -95,8 +92,8 @@ class Search:
         by_camera = self.exclude_cameras if self.level == "image" else ()
         if self.where is None and not by_camera:
             return None
-        table = _columns(self.engine, self.where, by_camera)
-        passed = _passed(table, self.where, by_camera)
+        table = columns_for(self.engine, self.where, by_camera)
+        passed = passed_by(table, self.where, by_camera)
         ids = table["id"].to_numpy()[passed]
         if self.level == "image":
             return view.keep(np.sort(ids))
@@ -178,46 +175,6 @@ class Search:
             if one.camera not in self.exclude_cameras:
                 counts[one.object_id] = counts.get(one.object_id, 0) + one.count
         return counts
-
-
-def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
-    """Ids of the images of a file, by its absolute path."""
-    return [
-        id_
-        for root in roots
-        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
-    ]
-
-
-def passing(engine: Engine, where: str) -> list[int]:
-    """Ids of the images that pass a filter. Raises UserError for a wrong one."""
-    table = _columns(engine, where, ())
-    ids: list[int] = table["id"].to_numpy()[_passed(table, where, ())].tolist()
-    return ids
-
-
-def _columns(engine: Engine, where: str | None, cameras: Sequence[str]) -> pl.DataFrame:
-    """The columns that a filter needs, of all images."""
-    names = {"object_id"} | ({"camera"} if cameras else set())
-    names |= set(parse(where).columns) if where is not None else set()
-    found = engine.table(names)
-    if where is not None and not parse(where).columns <= found.keys():
-        some = engine.rows(engine.ids(limit=1000))  # which columns there are, for the message
-        own = {name for row in some for name in row.columns}
-        parse(where).check(sorted(own | set(_FIXED) | found.keys() - {"object_id"}))
-        empty = parse(where).columns - found.keys()
-        found |= {name: [None] * len(found["id"]) for name in empty}
-    return pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
-
-
-def _passed(table: pl.DataFrame, where: str | None, cameras: Sequence[str]) -> Bools:
-    """Which rows pass a filter and are of none of these cameras."""
-    passed = np.ones(table.height, bool)
-    if where is not None:
-        passed &= parse(where).mask(table)
-    if cameras:
-        passed &= ~table["camera"].is_in(list(cameras)).fill_null(False).to_numpy()
-    return passed
 
 
 def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:
