@@ -112,5 +112,6 @@ def test_labelled_queries_of_another_kind():
     assert known.record["from"] == "query photos" and known.record["queries"] == 119
     compared = known.record["compared"]
     assert compared["queries_median"] != pytest.approx(compared["gallery_median"], abs=0.01)
+    assert set(compared["without_queries"]) >= {"rate", "kept", "alpha"}
     with pytest.raises(UserError, match="none of the labelled queries"):
         gallery.calibrate(queries=(shifted[:3], ["x", "y", None]))

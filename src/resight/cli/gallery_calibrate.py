@@ -110,6 +110,12 @@ def _print_calibration(known: Known, gallery: Path) -> None:
             "similarity to other objects, median: gallery photos "
             f"{compared['gallery_median']:.3f}, queries {compared['queries_median']:.3f}"
         )
+        before = compared["without_queries"]
+        verdict = "kept either way" if before["kept"] else "broken: query photos were needed"
+        note(
+            f"learned from gallery photos, {100 * before['rate']:.1f} % of things not here would "
+            f"be matched by such queries; promised are {100 * before['alpha']:.3g} %, {verdict}"
+        )
     print("of things not in the gallery, matched:   of things in it, found:")
     for point in record["operating_points"]:
         print(f"  {_percent(point, 'false_match'):38} {_percent(point, 'found')}")
