@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.errors import UserError
 from resight.search import cache
 from resight.search.engines.contract import Engine, Sum
 from resight.search.index import RECALL_FLOOR, Index, Kind, build, new_flat, rows_of, unit
@@ -44,22 +45,31 @@ class Views:
         as long as the view is used: another thread's `get` changes it.
         """
         with self.lock:
-            meta = self._engine.meta()
-            if meta["generation"] != self._generation:
-                self._views.clear()
-                self._without.clear()
-                self._generation = meta["generation"]
-            if without_cameras and level == "object":
-                return self._seen_otherwise(frozenset(without_cameras), int(meta["version"]))
-            view = self._views.get(level)
-            if view is None and self._folder is not None:
-                view = cache.load(self._folder, level, self._of(meta))
-            if view is None or not self._catch_up(level, view):
-                view = self.whole(level, keep=True)
-            elif view.changed > max(LEAST, SHARE * len(view.base)) or self._worn(view, meta):
-                view = self._anew(level, view, meta)
-            self._views[level] = view
-            return view
+            generation = self._engine.meta()["generation"]
+            try:
+                return self._get(level, frozenset(without_cameras))
+            except UserError:
+                if self._engine.meta()["generation"] == generation:
+                    raise
+            return self._get(level, frozenset(without_cameras))  # it was switched in between
+
+    def _get(self, level: str, without_cameras: frozenset[str]) -> View:
+        meta = self._engine.meta()
+        if meta["generation"] != self._generation:
+            self._views.clear()
+            self._without.clear()
+            self._generation = meta["generation"]
+        if without_cameras and level == "object":
+            return self._seen_otherwise(without_cameras, int(meta["version"]))
+        view = self._views.get(level)
+        if view is None and self._folder is not None:
+            view = cache.load(self._folder, level, self._of(meta))
+        if view is None or not self._catch_up(level, view):
+            view = self.whole(level, keep=True)
+        elif view.changed > max(LEAST, SHARE * len(view.base)) or self._worn(view, meta):
+            view = self._anew(level, view, meta)
+        self._views[level] = view
+        return view
 
     def _worn(self, view: View, meta: dict[str, Any]) -> bool:
         """Whether recall has fallen below its floor, measured again after every few changes."""
