@@ -444,7 +444,8 @@ class Gallery:
         search = Search(
             self.engine, self.views, level, where, tuple(exclude_cameras), rerank, alpha
         )
-        return search(queries, k, exclude)
+        with self.views.lock:  # views change as the gallery does: one thread at a time
+            return search(queries, k, exclude)
 
 
 def _check_level(level: str) -> None:

@@ -48,10 +48,8 @@ class Search:
             raise UserError(f"k = {k}: at least 1 hit must be asked for")
         if self.rerank is None and k == 1:  # a gap is between two
             return [replace(hits, hits=hits.hits[:1]) for hits in self(queries, 2, exclude)]
-        images, objects = self.views.get("image"), None
-        if self.level != "image":
-            objects = self.views.get("object", self.exclude_cameras)
-        view = images if objects is None else objects
+        by = "image" if self.level == "image" else "object"
+        view = self.views.get(by, self.exclude_cameras)
         if not len(view):
             return [Hits(()) for _ in range(len(queries))]
         _check_queries(queries, view.dim)
@@ -60,7 +58,7 @@ class Search:
         found = view.nearest(queries, k, distinct=self.level == "image", keep=keep, without=barred)
         if self.rerank is not None:
             found = self.rerank(queries, found, view)
-        shown = self._shown(queries, found, images)
+        shown = self._shown(queries, found)
         answers = self._hits(found, shown, view)
         known = kept(self.engine, self.level)
         return answers if known is None else self._judged(answers, found, known)
@@ -109,10 +107,8 @@ class Search:
             for path in exclude
         ]
 
-    def _shown(
-        self, queries: NDArray[np.float32], found: list[Near], images: View
-    ) -> list[list[int]]:
-        """The image that stands for each hit."""
+    def _shown(self, queries: NDArray[np.float32], found: list[Near]) -> list[list[int]]:
+        """The image that stands for each hit; 0 where the object has gone in between."""
         if self.level == "image":
             return [near.keys.tolist() for near in found]
         first: dict[int, int] = {}
@@ -120,8 +116,9 @@ class Search:
         if self.level == "object":
             wanted = {int(g) for near in found for g in near.groups if g}
             names = self.engine.object_names(wanted)
-            first = {g: self.engine.images_of(name)[0] for g, name in names.items()}
-        asked = unit(queries)
+            first = {g: (self.engine.images_of(name) or [0])[0] for g, name in names.items()}
+        else:
+            images, asked = self.views.get("image"), unit(queries)
         shown: list[list[int]] = []
         for row, near in enumerate(found):
             line = []
@@ -129,7 +126,7 @@ class Search:
                 if not group:
                     line.append(-key)
                 elif self.level == "object":
-                    line.append(first[group])
+                    line.append(first.get(group, 0))
                 else:
                     line.append(_best_of(images, group, asked[row]))
             shown.append(line)
@@ -180,6 +177,8 @@ class Search:
 def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:
     """The image of an object that is nearest to a query; ties by id."""
     keys, rows = images.of_group(group)
+    if not len(keys):
+        return 0
     exact: Any = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     return int(keys[np.lexsort((keys, -exact))[0]])
 

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,9 @@ class SqliteEngine:
     @contextmanager
     def writing(self, who: str) -> Iterator[Writer]:
         """See the contract."""
-        with self.turns.taken(who), self.trouble():
+        # In memory there is one connection: what is not yet committed is nobody else's to read.
+        alone = self._lock if self.path is None else nullcontext()
+        with self.turns.taken(who), alone, self.trouble():
             self._writes.execute("BEGIN IMMEDIATE")
             try:
                 version = int(self._one(self._writes, "version")) + 1
@@ -169,7 +171,12 @@ class SqliteEngine:
 
     def meta(self) -> dict[str, Any]:
         """See the contract."""
-        return {key: json.loads(value) for key, value in self.run("SELECT key, value FROM meta")}
+        rows = self.run("SELECT key, value FROM meta")
+        with self.trouble():
+            try:
+                return {key: json.loads(value) for key, value in rows}
+            except ValueError:
+                raise sqlite3.DatabaseError("its settings can't be read") from None
 
     def version(self) -> int:
         """See the contract."""
