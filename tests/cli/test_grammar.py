@@ -178,7 +178,7 @@ def test_every_command_in_the_docs_is_understood() -> None:
     import shlex
 
     root = DOCS.parents[1]
-    files = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    files = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     files += sorted((root / "recipes").glob("*.yaml"))
     wrong, seen = [], 0
     for file in files:

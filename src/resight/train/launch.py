@@ -69,6 +69,9 @@ def requested(
         if not counted and minutes is None and "steps" not in values:
             minutes = MINUTES
     flags["recipe"] = recipe
+    loss = flags.pop("loss", None)
+    if loss is not None:  # before the pairs, which may set what it has of its own
+        values["loss"] = {"name": "own", "file": loss} if loss.endswith(".py") else {"name": loss}
     values = apply_pairs(values, pairs) | {k: v for k, v in flags.items() if v is not None}
     settings = settings_of(values, str(path) if path is not None and not pairs else "settings")
     return Request(settings, minutes, automatic, lines)
