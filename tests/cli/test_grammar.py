@@ -28,6 +28,7 @@ THINGS = {
     "compare": "BASELINE OTHERS...",
     "report": "EVALUATIONS...",
     "protocols": "[NAME]",
+    "push": "MODEL OWNER/NAME",
     "recipes": "",
     "recipes show": "NAME",
     "recipes check": "[NAMES]...",
@@ -49,6 +50,7 @@ WORDS = {
     "--dims": "Dimensions of the result; at most 256 by default.",
     "--dtype": "float32 or float16.",
     "--epochs": "Passes over the training images.",
+    "--evaluation": "Evaluation folder of this embedder, for the card.",
     "--fail-on-warnings": "Exit with status 1 for warnings too.",
     "--flip": "Average with the mirrored image.",
     "--force": "Replace what is in --out.",
@@ -73,6 +75,7 @@ WORDS = {
     "--pictures": "Pictures of each object.",
     "--pixels": "Pixels a side.",
     "--protocol": "Protocol, by name",
+    "--public": "For all to see; a new repository is private.",
     "--recipe": "auto (default), ",
     "--resume": "Run folder to go on with, where it stopped.",
     "--scales": "Sum over image scales, e.g. 1,0.707,0.5.",
@@ -105,7 +108,7 @@ WANTED = {
     "--device": NETWORKS,
     "--json": tuple(v for v in THINGS if v not in ("demo", "recipes show")),  # what prints results
     "--out": tuple(  # what makes something; the others answer on the screen
-        v for v in THINGS if v.split()[0] not in ("data", "recipes", "protocols", "search")
+        v for v in THINGS if v.split()[0] not in ("data", "recipes", "protocols", "search", "push")
     ),
 }
 

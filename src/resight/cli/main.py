@@ -17,6 +17,7 @@ from resight.cli import (
     fit,
     index,
     protocols,
+    push,
     recipes,
     report,
     search,
@@ -68,6 +69,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 
 
