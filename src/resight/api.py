@@ -277,9 +277,11 @@ def load_protocol(name: str | Path) -> Protocol:
 
 
 def protocol_names(layout: str | None = None) -> list[str]:
-    """The names of the built-in protocols: all, or those of a benchmark's layout ("" for any set).
+    """The names of the built-in protocols, in the order of the catalogue.
 
-    resight.protocol_names("market1501")    # ["market1501", "market1501-centroid", ...]
+    layout: only those of this benchmark's layout; "" for those that suit any set.
+
+        resight.protocol_names("market1501")    # ["market1501", "market1501-centroid", ...]
     """
     from resight.evaluate.catalogue import ENTRIES
 

@@ -22,7 +22,7 @@ def push(
     ],
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option(help="Evaluation folder of this embedder, for the card. Several for several."),
+        typer.Option(help="Evaluation folder of this embedder, for the card."),
     ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="For all to see; a new repository is private.")

@@ -125,6 +125,8 @@ def _made(info: Mapping[str, Any]) -> list[str]:
             continue
         text = f"{verb} {one['images']:,} images"
         text += f" of {one['objects']:,} objects" if "objects" in one else ""
+        if "training_objects" in one:
+            text = f"{verb} {one['training_objects']:,} of the {one['objects']:,} objects"
         text += f" of {Path(str(one['source'])).name}" if "source" in one else ""
         text += f", from {one['from']}: {one.get('by', '')}" if "from" in one else ""
         lines.append(text)
