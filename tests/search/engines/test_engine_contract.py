@@ -259,6 +259,7 @@ def test_left_out(place: Storage) -> None:
     engine = place.again(engine)
     asked = [Place(1, "a"), Place(1, "a", box), Place(2, "a")]
     assert engine.left_out(asked) == {one.place: one for one in entries}
+    assert list(engine.every_left_out()) == entries
     with engine.writing("a test") as writer:
         writer.leave_out([replace(entries[0], reason="removed")])
         writer.take_back([Place(1, "a", box), Place(9, "never")])

@@ -202,6 +202,9 @@ class Engine(Protocol):
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """Those of these places that were looked at and not taken."""
 
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """All that was looked at and not taken, by root, path and box."""
+
     def roots(self) -> list[Root]:
         """All roots."""
 

@@ -282,6 +282,19 @@ class PostgresEngine:
         found = self._reads.run(sql, _split(places))
         return {places[at - 1]: LeftOut(places[at - 1], *rest) for at, *rest in found}
 
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """See the contract."""
+        sql = (
+            "SELECT root, path, box, bytes, mtime, content, reason, of FROM left_out WHERE "
+            'root > %s OR (root = %s AND (path COLLATE "C", box COLLATE "C") > (%s, %s)) '
+            'ORDER BY root, path COLLATE "C", box COLLATE "C" LIMIT 2000'
+        )
+        after: tuple[Any, ...] = (-1, -1, "", "")
+        while found := self._reads.run(sql, after):
+            for root, path, box, *rest in found:
+                yield LeftOut(Place(root, path, parse_box(box)), *rest)
+            after = (found[-1][0], *found[-1][:3])
+
     def roots(self) -> list[Root]:
         """See the contract."""
         return [Root(*row) for row in self._reads.run("SELECT id, name, path FROM roots ORDER BY 1")]

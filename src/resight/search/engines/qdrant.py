@@ -48,7 +48,7 @@ from resight.search.engines.qdrant_writer import (
     read_back,
     write_down,
 )
-from resight.search.engines.records import own, parse_box, place_text
+from resight.search.engines.records import box_text, own, parse_box, place_text
 
 FORMAT = 1
 _DIRECT = ("object", "object_id", "path", "camera", "split", "bytes", "width", "height")
@@ -331,14 +331,15 @@ class QdrantEngine:
 
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """See the contract."""
-        by_text = {place_text(place): place for place in places}
-        points = self._link.get(self._link.book, [key("left out", text) for text in by_text])
-        found = {}
-        for one in (point.payload for point in points):
-            place = by_text[one["place"]]
-            rest = (one[name] for name in ("bytes", "mtime", "content", "reason", "of"))
-            found[place] = LeftOut(place, *rest)
-        return found
+        wanted = [key("left out", place_text(place)) for place in dict.fromkeys(places)]
+        points = self._link.get(self._link.book, wanted)
+        return {one.place: one for one in (_left_out(point.payload) for point in points)}
+
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """See the contract. Reads them all."""
+        found = [_left_out(one) for one in self._book(kind="left out")]
+        found.sort(key=lambda one: (one.place.root, one.place.path, box_text(one.place.box)))
+        yield from found
 
     def roots(self) -> list[Root]:
         """See the contract."""
@@ -394,6 +395,13 @@ def _stacked(points: Sequence[Any]) -> _Stack:
     if not found:
         return ids, objects, np.empty((0, 0), np.float32)
     return ids, objects, np.array([row[2] for row in found], np.float32)
+
+
+def _left_out(one: dict[str, Any]) -> LeftOut:
+    place = Place(one["root"], one["path"], parse_box(one["box"]))
+    return LeftOut(
+        place, one["bytes"], one["mtime"], one["content"], one["reason"], one["of"]
+    )
 
 
 def _folded(name: str) -> str:

@@ -119,10 +119,11 @@ class QdrantWriter:
     def leave_out(self, entries: Sequence[LeftOut]) -> None:
         """See the contract."""
         for one in entries:
+            root, path, box = one.place
             self._records[key("left out", place_text(one.place))] = {
-                "kind": "left out",
+                **{"kind": "left out", "root": root, "path": path, "box": box_text(box)},
                 **{"bytes": one.bytes, "mtime": one.mtime, "content": one.content},
-                **{"reason": one.reason, "of": one.of, "place": place_text(one.place)},
+                **{"reason": one.reason, "of": one.of},
             }
 
     def take_back(self, places: Sequence[Place]) -> None:

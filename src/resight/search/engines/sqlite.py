@@ -341,6 +341,19 @@ class SqliteEngine:
                 found[place] = LeftOut(place, *rows[0])
         return found
 
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """See the contract."""
+        sql = (
+            "SELECT root, path, box, bytes, mtime, content, reason, of FROM left_out "
+            "WHERE (root, path, box) > (?, ?, ?) ORDER BY root, path, box LIMIT 2000"
+        )
+        after: tuple[Any, ...] = (-1, "", "")
+        while found := self.run(sql, after):
+            for root, path, box, size, mtime, content, reason, of in found:
+                place = Place(root, path, parse_box(box))
+                yield LeftOut(place, size, mtime, content, reason, of)
+            after = found[-1][:3]
+
     def roots(self) -> list[Root]:
         """See the contract."""
         return [Root(*row) for row in self.run("SELECT id, name, path FROM roots ORDER BY id")]
