@@ -15,6 +15,7 @@ from resight.cli import (
     embed,
     evaluate,
     fit,
+    gallery,
     index,
     protocols,
     recipes,
@@ -57,6 +58,7 @@ def _root(
 
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(gallery.app, name="gallery")
 app.command("demo-data")(data.demo_data)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)

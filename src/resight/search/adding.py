@@ -123,7 +123,7 @@ class Adding:
             return not self.again
         if out.reason in (COPY, CONFLICT):
             of = self.engine.rows([out.of]) if out.of else []
-            if not of or self.duplicates == "keep":
+            if not of or not os.path.exists(self.named(of[0])) or self.duplicates == "keep":
                 return False  # the other one is gone
             return self._copy_of(path, of[0], out.reason)
         self.report.bad.append((path, out.reason.removeprefix(f"{UNUSABLE}: ")))

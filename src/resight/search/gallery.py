@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -16,11 +17,13 @@ from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
 from resight.search import editing
-from resight.search.adding import Added, add_images, full_path
+from resight.search.adding import Added, add_images
+from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
-from resight.search.searching import Rerank, Search
+from resight.search.searching import Rerank, Search, at_path, passing
+from resight.search.transfer import copy_rows
 from resight.search.views import Views
 
 if TYPE_CHECKING:
@@ -101,9 +104,8 @@ class Gallery:
         folder.mkdir(parents=True, exist_ok=True)
         engine = SqliteEngine(folder / DATABASE)
         gallery = cls(embedder, level, engine=engine, folder=folder, tell=tell)
-        if index != "auto":
-            with engine.writing("a new gallery") as writer:
-                writer.set_meta(index=index)
+        with engine.writing("a new gallery") as writer:
+            writer.set_meta(index=index, place=str(folder))
         if embedder is not None:
             embedder.save(folder / EMBEDDER)
         write_json(folder / RECORD, {"format": 2, "embedder": EMBEDDER})  # last: now it is one
@@ -128,7 +130,21 @@ class Gallery:
         engine = SqliteEngine(folder / DATABASE)
         gallery = cls(None, engine=engine, folder=folder, tell=tell)
         gallery.device = device
+        if engine.meta().get("place") != str(folder):
+            gallery._moved_here()
         return gallery
+
+    def _moved_here(self) -> None:
+        """Roots whose photos were moved together with the gallery are found again."""
+        before = self.engine.meta().get("place")
+        with contextlib.suppress(UserError), self.engine.writing("a moved gallery") as writer:
+            for root in self.engine.roots() if before else ():
+                new = os.path.normpath(
+                    os.path.join(str(self.folder), os.path.relpath(root.path, before))
+                )
+                if not os.path.isdir(root.path) and os.path.isdir(new):
+                    writer.move_root(root.id, new)
+            writer.set_meta(place=str(self.folder))
 
     load = open
 
@@ -137,17 +153,13 @@ class Gallery:
 
         Raises UserError when `folder` holds something else (or a gallery, unless `force`).
         """
-        from resight.search.transfer import copy_rows
-
         folder = Path(folder).absolute()
         check_folder(folder, "a gallery", mark=RECORD, force=force)
         # Built beside and renamed: a folder of this name is always a whole gallery.
         building = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(building, ignore_errors=True)
         try:
-            new = Gallery.create(building, self.embedder, self.level)
-            copy_rows(self.engine, new.engine)
-            new.close()
+            self.copy(building)
             fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
                 folder.rmdir()
@@ -155,6 +167,23 @@ class Gallery:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return folder
+
+    def copy(
+        self,
+        target: str | Path,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> int:
+        """Copy into a new folder, or go on with a copy; how many images there are.
+
+        Raises UserError when the folder holds something else, or what arrived is not what is here.
+        """
+        folder = Path(target)
+        if (folder / RECORD).is_file():
+            new = Gallery.open(folder)
+        else:
+            new = Gallery.create(folder, self.embedder, self.level)
+        with new:
+            return copy_rows(self.engine, new.engine, progress)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -196,12 +225,27 @@ class Gallery:
                 self._embedder = found
         return self._embedder
 
+    def forget_embedder(self) -> None:
+        """Read the embedder anew when it is next asked for."""
+        self._embedder = None
+
     def need_embedder(self) -> Embedder:
         """The embedder. Raises UserError when there is none."""
         found = self.embedder
         if found is None:
             raise UserError("this gallery has no embedder: it takes features and vectors only")
         return found
+
+    def calibrate(self, level: str | None = None, **how: Any) -> Known:
+        """Learn from its own objects what is not in the gallery; see `calibrating`.
+
+        Searches of this level then carry probabilities and p-values, and say "no match".
+
+        Raises UserError: fewer than two known objects.
+        """
+        level = self.level if level is None else level
+        _check_level(level)
+        return calibrate_gallery(self.engine, level, **how)
 
     def info(self) -> dict[str, Any]:
         """Counts, settings, index, calibration, and where photos are expected."""
@@ -214,6 +258,11 @@ class Gallery:
         found |= {"version": meta["version"], "generation": meta["generation"]}
         found |= {"index": view.base.info | {"since": view.changed}}
         found |= {"roots": {root.name: root.path for root in self.engine.roots()}}
+        found["calibrated"] = {
+            level: known.record | {"stale": known.stale(images) > STALE}
+            for level in LEVELS
+            if (known := kept(self.engine, level)) is not None
+        }
         if self.folder is not None:
             found["bytes"] = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
         return found
@@ -260,6 +309,21 @@ class Gallery:
         )
         return self
 
+    def compact(self) -> tuple[int, int]:
+        """Give unused room back, and build the index anew; bytes of the database before, after.
+
+        Raises UserError for another engine than SQLite.
+        """
+        from resight.search.engines import sqlite_care
+        from resight.search.engines.sqlite import SqliteEngine
+
+        if not isinstance(self.engine, SqliteEngine):
+            raise UserError(f"{self.engine.name}: its server does this by itself")
+        sizes = sqlite_care.compact(self.engine)
+        self.views.forget()
+        self.views.get(self.level)
+        return sizes
+
     def _require_own(self, features: Features) -> None:
         """Raise UserError when features are of another embedder, or of another length."""
         made = features.info.get("key", {}).get("embedder")
@@ -293,6 +357,44 @@ class Gallery:
         """Give all images of an object to another, or to a new name; how many."""
         return editing.move(self.engine, self._images_of(object), to)
 
+    def choose(
+        self,
+        images: Collection[int | str | Path] = (),
+        object: str | None = None,
+        where: str | None = None,
+    ) -> list[int]:
+        """Ids of the images given, of an object's, and of those that pass a filter.
+
+        Raises UserError when nothing is asked for, or something that is not here.
+        """
+        if not images and object is None and where is None:
+            raise UserError("nothing is named: give images by path, --object or --where")
+        ids = self.find(images)
+        ids += self._images_of(object) if object is not None else []
+        return sorted({*ids, *(passing(self.engine, where) if where is not None else ())})
+
+    def move_root(self, root: str, folder: str | Path) -> tuple[int, int]:
+        """Give a root another folder; how many of its first 100 photos are there, and of how many.
+
+        Raises UserError: no root of this name, no such folder, or none of the photos in it.
+        """
+        roots = {one.name: one for one in self.engine.roots()}
+        if root not in roots:
+            names = ", ".join(roots) or "none"
+            raise UserError(f"{root}: no root of this gallery (its roots: {names})")
+        new = Path(os.path.abspath(folder))
+        if not new.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        ids = self.engine.ids(limit=10_000)
+        places = [row.place for row in self.engine.rows(ids) if row.place is not None]
+        paths = [place.path for place in places if place.root == roots[root].id][:100]
+        there = sum((new / path).exists() for path in paths)
+        if paths and not there:
+            raise UserError(f"{folder}: not one of its photos is there (the first: {paths[0]})")
+        with self.engine.writing("moving a root") as writer:
+            writer.move_root(roots[root].id, str(new))
+        return there, len(paths)
+
     def _images_of(self, object: str) -> list[int]:
         found = self.engine.images_of(object)
         if not found:
@@ -308,37 +410,13 @@ class Gallery:
                 raise UserError(f"image {id_}: not in this gallery")
         paths = [one for one in images if not isinstance(one, int)]
         if paths:
-            by_path = self._by_path([os.path.abspath(path) for path in paths])
+            roots = self.engine.roots()
             for path in paths:
-                found = by_path.get(os.path.abspath(path))
+                found = at_path(self.engine, roots, os.path.abspath(path))
                 if not found:
                     raise UserError(f"{path}: not in this gallery")
                 ids += found
         return ids
-
-    def _by_path(self, paths: Collection[str]) -> dict[str, list[int]]:
-        from resight.search.engines.contract import Place
-
-        found: dict[str, list[int]] = {path: [] for path in paths}
-        boxed = None
-        for root in self.engine.roots():
-            places = {
-                Place(root.id, os.path.relpath(path, root.path).replace(os.sep, "/")): path
-                for path in paths
-            }
-            for place, row in self.engine.known(list(places)).items():
-                found[places[place]].append(row.id)
-        if not all(found.values()):  # parts of pictures: by path alone
-            boxed = self.engine.table(["path"])
-            rows = dict(zip(boxed["id"], boxed["path"], strict=True))
-            names = {os.path.basename(path) for path in found}
-            ids = [i for i, p in rows.items() if p and os.path.basename(p) in names]
-            roots = {root.id: root for root in self.engine.roots()}
-            for row in self.engine.rows(ids):
-                whole = full_path(row, roots)
-                if whole in found and row.id not in found[whole]:
-                    found[whole].append(row.id)
-        return found
 
     # Searching ----------------------------------------------------------------------------
 

@@ -126,7 +126,10 @@ def build(
         coarse.train(rows[np.sort(sample)])
     else:
         coarse = faiss.IndexHNSWSQ(
-            flat.d, faiss.ScalarQuantizer.QT_8bit, 32, faiss.METRIC_INNER_PRODUCT
+            flat.d,
+            faiss.ScalarQuantizer.QT_8bit,  # type: ignore[arg-type]
+            32,
+            faiss.METRIC_INNER_PRODUCT,
         )
         coarse.hnsw.efConstruction = 80
         coarse.train(rows[: min(count, 100_000)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.search.adding import full_path
-from resight.search.engines.contract import Engine, Row
+from resight.search.calibrating import Known, kept
+from resight.search.engines.contract import Engine, Root, Row
+from resight.search.filters import parse
 from resight.search.hits import Hit, Hits
 from resight.search.index import unit
+from resight.search.left_out import gaps
 from resight.search.view import Bools, Near, View
 from resight.search.views import Views
 
 # A second look: query vectors (Q, D), what was found, and the view it was found in -> what to
 # answer instead. Keys are the view's; similarities are what hits are ordered and shown by.
+_FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
 Rerank = Callable[[NDArray[np.float32], list[Near], View], list[Near]]
 
 
@@ -45,6 +49,8 @@ class Search:
         """The answers to query vectors (Q, D); see `Gallery.search_vectors`."""
         if k < 1:
             raise UserError(f"k = {k}: at least 1 hit must be asked for")
+        if self.rerank is None and k == 1:  # a gap is between two
+            return [replace(hits, hits=hits.hits[:1]) for hits in self(queries, 2, exclude)]
         images, objects = self.views.get("image"), None
         if self.level != "image":
             objects = self.views.get("object", self.exclude_cameras)
@@ -58,61 +64,53 @@ class Search:
         if self.rerank is not None:
             found = self.rerank(queries, found, view)
         shown = self._shown(queries, found, images)
-        return self._hits(found, shown, view)
+        answers = self._hits(found, shown, view)
+        known = kept(self.engine, self.level)
+        return answers if known is None else self._judged(answers, found, known)
+
+    def _judged(self, answers: list[Hits], found: list[Near], known: Known) -> list[Hits]:
+        """The same with probabilities and p-values, and "no match" said where it is due."""
+        alpha = float(known.record["alpha"]) if self.alpha is None else self.alpha
+        known.calibration.check_alpha(alpha)
+        judged = []
+        for hits, near in zip(answers, found, strict=True):
+            if not len(near.keys):
+                judged.append(replace(hits, no_match=True, p_value=1.0, alpha=alpha))
+                continue
+            p = known.calibration.p_values(near.similarities, near.groups)
+            likely: list[float | None] = [None] * len(hits)
+            if known.probability is not None:
+                table = near.similarities[None]
+                likely = known.probability(table, gaps(table))[0].tolist()
+            told = tuple(
+                replace(hit, probability=likely[at], p_value=float(p[at]))
+                for at, hit in enumerate(hits)
+            )
+            first = float(p[0])
+            judged.append(Hits(told, no_match=first > alpha, p_value=first, alpha=alpha))
+        return judged
 
     def _keep(self, view: View) -> Bools | None:
         """Which of the view's items may be answers; None: all."""
-        masks: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        by_camera = self.exclude_cameras and self.level == "image"
+        by_camera = self.exclude_cameras if self.level == "image" else ()
         if self.where is None and not by_camera:
             return None
-        names = {"object_id"}
-        tree = None
-        if self.where is not None:
-            from resight.search.filters import parse
-
-            tree = parse(self.where)
-            names |= set(tree.columns)
-        if by_camera:
-            names.add("camera")
-        columns = self.engine.table(names)
-        table = pl.DataFrame(
-            {name: pl.Series(name, values, strict=False) for name, values in columns.items()}
-        )
-        passed = np.ones(table.height, bool)
-        if tree is not None:
-            if "object_id" not in tree.columns:
-                passed &= tree.mask(table.drop("object_id"))
-            else:
-                passed &= tree.mask(table)
-        if by_camera:
-            cameras = list(self.exclude_cameras)
-            passed &= ~table["camera"].is_in(cameras).fill_null(False).to_numpy()
+        table = _columns(self.engine, self.where, by_camera)
+        passed = _passed(table, self.where, by_camera)
         ids = table["id"].to_numpy()[passed]
         if self.level == "image":
             return view.keep(np.sort(ids))
         groups = table["object_id"].to_numpy()[passed]
-        masks.append((ids, groups))
         allowed = np.unique(np.concatenate([groups[groups > 0], -ids[groups == 0]]))
         return view.keep(allowed)
 
     def _barred(self, exclude: Sequence[str | None]) -> list[frozenset[int]]:
         """For each query the ids of the images with this path."""
-        from resight.search.engines.contract import Place
-
         roots = self.engine.roots()
-        found: list[frozenset[int]] = []
-        for path in exclude:
-            if path is None:
-                found.append(frozenset())
-                continue
-            places = [
-                Place(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
-                for root in roots
-            ]
-            known = self.engine.known(places)
-            found.append(frozenset(row.id for row in known.values()))
-        return found
+        return [
+            frozenset(at_path(self.engine, roots, path) if path is not None else ())
+            for path in exclude
+        ]
 
     def _shown(
         self, queries: NDArray[np.float32], found: list[Near], images: View
@@ -180,6 +178,46 @@ class Search:
             if one.camera not in self.exclude_cameras:
                 counts[one.object_id] = counts.get(one.object_id, 0) + one.count
         return counts
+
+
+def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
+    """Ids of the images of a file, by its absolute path."""
+    return [
+        id_
+        for root in roots
+        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
+    ]
+
+
+def passing(engine: Engine, where: str) -> list[int]:
+    """Ids of the images that pass a filter. Raises UserError for a wrong one."""
+    table = _columns(engine, where, ())
+    ids: list[int] = table["id"].to_numpy()[_passed(table, where, ())].tolist()
+    return ids
+
+
+def _columns(engine: Engine, where: str | None, cameras: Sequence[str]) -> pl.DataFrame:
+    """The columns that a filter needs, of all images."""
+    names = {"object_id"} | ({"camera"} if cameras else set())
+    names |= set(parse(where).columns) if where is not None else set()
+    found = engine.table(names)
+    if where is not None and not parse(where).columns <= found.keys():
+        some = engine.rows(engine.ids(limit=1000))  # which columns there are, for the message
+        own = {name for row in some for name in row.columns}
+        parse(where).check(sorted(own | set(_FIXED) | found.keys() - {"object_id"}))
+        empty = parse(where).columns - found.keys()
+        found |= {name: [None] * len(found["id"]) for name in empty}
+    return pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
+
+
+def _passed(table: pl.DataFrame, where: str | None, cameras: Sequence[str]) -> Bools:
+    """Which rows pass a filter and are of none of these cameras."""
+    passed = np.ones(table.height, bool)
+    if where is not None:
+        passed &= parse(where).mask(table)
+    if cameras:
+        passed &= ~table["camera"].is_in(list(cameras)).fill_null(False).to_numpy()
+    return passed
 
 
 def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:

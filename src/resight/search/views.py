@@ -50,16 +50,18 @@ class Views:
             of = self._of(meta)
             view = cache.load(self._folder, level, of) if self._folder is not None else None
         if view is None or not self._catch_up(level, view):
-            view = self._whole(level)
+            view = self.whole(level, keep=True)
         elif view.changed > max(LEAST, SHARE * len(view.base)):
             view = self._anew(level, view, meta)
         self._views[level] = view
         return view
 
-    def rebuild(self, level: str) -> View:
-        """The index of a level from what the engine keeps, whatever there was."""
-        self._views[level] = self._whole(level)
-        return self._views[level]
+    def forget(self) -> None:
+        """Make everything anew when it is next asked for."""
+        self._views.clear()
+        self._without.clear()
+        if self._folder is not None:
+            cache.drop(self._folder)
 
     def _of(self, meta: dict[str, Any]) -> dict[str, Any]:
         return {"gallery": meta.get("uuid"), "generation": meta["generation"]}
@@ -83,8 +85,8 @@ class Views:
         view.version = changes.version
         return True
 
-    def _whole(self, level: str) -> View:
-        """A view made from everything that the engine keeps."""
+    def whole(self, level: str, *, keep: bool = False) -> View:
+        """A view made from everything that the engine keeps, whatever there was."""
         meta = self._engine.meta()
         parts: list[_Parts] = []
         if level == "object":
@@ -94,14 +96,20 @@ class Views:
                 parts.append((ids, groups, vectors))
             elif (groups == 0).any():
                 parts.append(_alone(ids[groups == 0], vectors[groups == 0]))
-        return self._built(level, parts, meta, int(meta["version"]))
+        return self._built(level, parts, meta, int(meta["version"]), keep=keep)
 
     def _anew(self, level: str, view: View, meta: dict[str, Any]) -> View:
         """The same vectors, with an index over all of them."""
-        return self._built(level, [view.everything()], meta, view.version)
+        return self._built(level, [view.everything()], meta, view.version, keep=True)
 
     def _built(
-        self, level: str, parts: Iterable[_Parts], meta: dict[str, Any], version: int
+        self,
+        level: str,
+        parts: Iterable[_Parts],
+        meta: dict[str, Any],
+        version: int,
+        *,
+        keep: bool,
     ) -> View:
         dim = int(meta.get("dim", 0))
         kept = [part for part in parts if len(part[0])]
@@ -115,11 +123,11 @@ class Views:
         else:
             rows = np.concatenate([unit(part[2]) for part in kept])
             flat.add(np.ascontiguousarray(rows[order]))
-        kind: Kind = meta.get("index", "auto")
+        kind: Kind = meta.get("index", "auto") if keep else "flat"
         floor = float(meta.get("recall_floor", 0.99))
         index = build(flat, keys[order], groups[order], kind, floor=floor, tell=self._tell)
         view = View(index, version)
-        if self._folder is not None and len(index) >= LEAST:
+        if keep and self._folder is not None and len(index) >= LEAST:
             view = cache.store(self._folder, level, self._of(meta), view, self._tell)
         return view
 

@@ -190,6 +190,9 @@ class Engine(Protocol):
     def images_of(self, object: str) -> list[int]:
         """Ids of an object's images, rising."""
 
+    def images_at(self, root: int, path: str) -> list[int]:
+        """Ids of the images of one file, whatever part of the picture, rising."""
+
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """Those of these places where an image is kept."""
 

@@ -169,6 +169,12 @@ class SqliteEngine:
                     self._writes.execute("ROLLBACK")
                 raise
 
+    def vacuum(self) -> None:
+        """Give unused room back, outside any transaction."""
+        with self._lock, self.trouble():
+            self._writes.execute("VACUUM")
+            self._writes.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     @staticmethod
     def _one(connection: sqlite3.Connection, key: str) -> str:
         rows = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
@@ -249,10 +255,11 @@ class SqliteEngine:
         return stacked(found)
 
     def every_vector(
-        self, block: int = 8192
+        self, block: int = 8192, *, generation: int | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Vectors]]:
-        """See the contract."""
-        table, after = f"vectors_{self.generation():d}", 0
+        """See the contract; `generation`: of another one than that in use."""
+        table = f"vectors_{self.generation() if generation is None else generation:d}"
+        after = 0
         while True:
             found = self.run(
                 "SELECT v.image, COALESCE(i.object, 0), v.vector "
@@ -296,6 +303,11 @@ class SqliteEngine:
         """See the contract."""
         sql = f"SELECT i.id {_FROM} WHERE o.name = ? ORDER BY i.id"
         return [row[0] for row in self.run(sql, [object])]
+
+    def images_at(self, root: int, path: str) -> list[int]:
+        """See the contract."""
+        sql = "SELECT id FROM images WHERE root = ? AND path = ? ORDER BY id"
+        return [row[0] for row in self.run(sql, [root, path])]
 
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """See the contract."""

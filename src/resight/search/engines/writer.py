@@ -159,6 +159,37 @@ class SqliteWriter:
                     (key, json.dumps(value, ensure_ascii=False)),
                 )
 
+    def touch(self, ids: Sequence[int]) -> None:
+        """Let readers hear of images whose vectors were put alone."""
+        self._sql.executemany(
+            "UPDATE images SET changed = ? WHERE id = ?", [(self._version, id_) for id_ in ids]
+        )
+
+    def drop_empty_objects(self) -> None:
+        """Forget objects that no image is of, and their sums."""
+        sql = (
+            "SELECT id FROM objects WHERE id NOT IN "
+            "(SELECT object FROM images WHERE object IS NOT NULL)"
+        )
+        for (object_,) in self._sql.execute(sql).fetchall():
+            self._sql.execute("DELETE FROM objects WHERE id = ?", (object_,))
+            self._sql.execute(f"DELETE FROM sums_{self._generation:d} WHERE object = ?", (object_,))
+            self._sql.execute(
+                "INSERT INTO removed(version, object) VALUES (?, ?)", (self._version, object_)
+            )
+        self._ids.clear()
+
+    def forget_removed(self, before: int) -> None:
+        """Shorten the log of removals: readers that are further behind read everything anew."""
+        self._sql.execute("DELETE FROM removed WHERE version <= ?", (before,))
+        self.set_meta(known_since=before)
+
+    def script(self, statements: str) -> None:
+        """Run statements of our own making, inside the transaction."""
+        for one in statements.split(";"):
+            if one.strip():
+                self._sql.execute(one)
+
     def finish(self) -> None:
         """The last thing written: the new version."""
         self.set_meta(version=self._version)
