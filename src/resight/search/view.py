@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.search.engines.contract import Near as Near
 from resight.search.index import Found, Index, knn, measure_recall, new_flat, rows_of, unit
 
 Ints = NDArray[np.int64]
@@ -22,15 +23,6 @@ Bools = NDArray[np.bool_]
 # float32 products of unit vectors differ from exact ones by less than this.
 MARGIN = 8e-6
 _GATHER = 65536
-
-
-@dataclass(frozen=True)
-class Near:
-    """For one query: keys, objects (0: unknown) and similarities, best first, ties by key."""
-
-    keys: Ints
-    groups: Ints
-    similarities: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def test_many_vectors_block_by_block(engine: Engine) -> None:
 
 def test_sums(place: Storage) -> None:
     engine = place.open()
-    totals = {key: np.array([1e16, 1 / 3, -2.0**-40, 0, n]) for n, key in enumerate("abc")}
+    totals = {key: np.array([1e16, 1 / 3, -(2.0**-40), 0, n]) for n, key in enumerate("abc")}
     with engine.writing("a test") as writer:
         writer.put([row("1", "x", camera="a"), row("2", "y", camera="c")])
         writer.set_sums(
@@ -235,6 +235,7 @@ def test_places_contents_and_sizes(engine: Engine) -> None:
     assert {place: r.id for place, r in found.items()} == {asked[0]: ids[2], asked[1]: ids[1]}
     assert [r.id for r in engine.by_content(["c1", "none"])] == ids[:2]
     assert engine.by_content([]) == [] and engine.known([]) == {}
+    assert engine.images_at(1, "a") == ids[:2] and engine.images_at(2, "b") == []
     assert engine.sizes() == {10, 11}
 
 

@@ -29,7 +29,7 @@ def row(n: int, **more: Any) -> Row:
 
 
 def state(engine: QdrantEngine) -> Any:
-    ids, objects, vectors = engine.vectors(engine.ids())
+    ids, _, vectors = engine.vectors(engine.ids())
     return (
         *(engine.version(), engine.rows(ids.tolist(), thumbnails=True), vectors.tobytes()),
         *(engine.objects(), engine.counts(), engine.meta(), engine.roots()),
@@ -109,12 +109,12 @@ def test_a_lease_that_is_past_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
     one, two = (QdrantEngine(f"qdrant:{tmp_path / 'q'}", wait=0.1) for _ in range(2))
     begin(one)
     monkeypatch.setattr(qdrant_link, "LEASE", -1.0)
-    with pytest.raises(UserError, match="nothing of this change was kept"):
-        with one.writing("a slow one") as slow:
-            slow.put([row(5)])
-            monkeypatch.setattr(qdrant_link, "LEASE", 60.0)
-            with two.writing("a quick one") as quick:
-                quick.put([row(6)])
+    told = pytest.raises(UserError, match="nothing of this change was kept")
+    with told, one.writing("a slow one") as slow:
+        slow.put([row(5)])
+        monkeypatch.setattr(qdrant_link, "LEASE", 60.0)
+        with two.writing("a quick one") as quick:
+            quick.put([row(6)])
     assert len(two.ids()) == 4 and two.known([Place(1, "6.png")])
     for engine in (one, two):
         engine.close()

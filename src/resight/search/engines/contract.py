@@ -97,6 +97,15 @@ class Root:
 
 
 @dataclass(frozen=True)
+class Near:
+    """For one query: keys, objects (0: unknown) and similarities, best first, ties by key."""
+
+    keys: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    similarities: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Changes:
     """What differs from an earlier version: ids of images and of objects, gone ones included."""
 

@@ -1,9 +1,9 @@
 """The engine that a name stands for.
 
-    FOLDER, FILE.sqlite, sqlite:PATH     one SQLite file
-    postgresql://...?gallery=NAME        a schema of a PostgreSQL database
-    qdrant:http://HOST:6333/NAME         collections on a Qdrant server
-    qdrant:FOLDER                        Qdrant without a server, for one process
+FOLDER, FILE.sqlite, sqlite:PATH     one SQLite file
+postgresql://...?gallery=NAME        a schema of a PostgreSQL database
+qdrant:http://HOST:6333/NAME         collections on a Qdrant server
+qdrant:FOLDER                        Qdrant without a server, for one process
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def open_engine(name: str, *, create: bool = True, wait: float = 60.0) -> Engine
             raise _missing(name, "qdrant-client", "qdrant", error) from None
         return QdrantEngine(name, create=create, wait=wait)
     raise UserError(
-        f"{name}: {scheme!r} is no engine; take a folder, sqlite:PATH, postgresql://... or qdrant:..."
+        f"{name}: {scheme!r} is no engine; take a folder, sqlite:PATH, postgresql://... or "
+        "qdrant:..."
     )
 
 

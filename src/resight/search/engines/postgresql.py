@@ -22,6 +22,7 @@ from resight.search.engines.contract import (
     Blob,
     Changes,
     LeftOut,
+    Near,
     Place,
     Root,
     Row,
@@ -29,10 +30,13 @@ from resight.search.engines.contract import (
     Vectors,
     Writer,
 )
+from resight.search.engines.nearness import ordered
 from resight.search.engines.postgresql_link import Link, split_name, without_password
+from resight.search.engines.postgresql_search import Searching, build_index
 from resight.search.engines.postgresql_tables import FORMAT, STEPS
 from resight.search.engines.postgresql_writer import PostgresWriter
 from resight.search.engines.records import box_text, own, parse_box
+from resight.search.where.tree import Tree
 
 _IMAGE = (
     "i.id, i.root, i.path, i.box, o.name, i.given, i.camera, i.split, i.columns, i.content, "
@@ -73,10 +77,10 @@ class PostgresEngine:
             with self._writes.transaction("making tables") as connection:
                 self._extension()
                 if found == 0:
-                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")  # type: ignore[call-overload]
+                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
                 found = self._format()  # another one may have been here
                 for step in STEPS[found:]:
-                    connection.execute(step)  # type: ignore[call-overload]
+                    connection.execute(step)
                 connection.execute(
                     "INSERT INTO meta VALUES ('format', %s) "
                     "ON CONFLICT(key) DO UPDATE SET value = excluded.value",
@@ -257,6 +261,11 @@ class PostgresEngine:
         sql = f"SELECT i.id {_FROM} WHERE o.name = %s ORDER BY i.id"
         return [row[0] for row in self._reads.run(sql, [object])]
 
+    def images_at(self, root: int, path: str) -> list[int]:
+        """See the contract."""
+        sql = "SELECT id FROM images WHERE root = %s AND path = %s ORDER BY id"
+        return [row[0] for row in self._reads.run(sql, [root, path])]
+
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """See the contract."""
         sql = f"SELECT p.at, {_IMAGE} {_FROM} JOIN {_PLACES} USING (root, path, box)"
@@ -297,7 +306,9 @@ class PostgresEngine:
 
     def roots(self) -> list[Root]:
         """See the contract."""
-        return [Root(*row) for row in self._reads.run("SELECT id, name, path FROM roots ORDER BY 1")]
+        return [
+            Root(*row) for row in self._reads.run("SELECT id, name, path FROM roots ORDER BY 1")
+        ]
 
     def table(self, columns: Collection[str]) -> dict[str, list[Any]]:
         """See the contract."""
@@ -318,15 +329,37 @@ class PostgresEngine:
         rows = self._reads.run("SELECT jpeg FROM thumbnails WHERE image = %s", [id])
         return bytes(rows[0][0]) if rows else None
 
+    def nearest(
+        self,
+        queries: NDArray[np.float32],
+        fetch: int,
+        *,
+        level: str = "image",
+        where: Tree | None = None,
+        exact: bool = False,
+    ) -> list[Near]:
+        """The nearest of each query (Q, D), found in the database: see `postgresql_search`.
+
+        `level`: "image", keys are ids of images; "object", keys are ids of objects, and minus the
+        ids of images of no object. `where`: a filter's tree; an object passes by any image.
+        """
+        if self._table("vectors") is None:
+            return [ordered(query, [], fetch) for query in queries]
+        searching = Searching(self._reads, self.generation(), where)
+        return searching.nearest(queries, fetch, level=level, exact=exact)
+
+    def build_index(self, level: str = "image") -> None:
+        """pgvector's index for `nearest`; kept up to date by the server from then on."""
+        if self._table("vectors") is not None:
+            build_index(self._writes, self.generation(), level, int(self.meta()["dim"]))
+
     def close(self) -> None:
         """See the contract."""
         self._reads.close()
         self._writes.close()
 
 
-_PLACES = (
-    "unnest(%s::bigint[], %s::text[], %s::text[]) WITH ORDINALITY AS p(root, path, box, at)"
-)
+_PLACES = "unnest(%s::bigint[], %s::text[], %s::text[]) WITH ORDINALITY AS p(root, path, box, at)"
 
 
 def _split(places: Sequence[Place]) -> list[list[Any]]:

@@ -45,21 +45,21 @@ class AsDoubles:
         self.values = np.asarray(values, ">f8")
 
 
-class _VectorDumper(Dumper):
+class _VectorDumper(Dumper):  # type: ignore[misc]
     format = Format.BINARY
 
     def dump(self, obj: AsVector) -> bytes:
         return len(obj.values).to_bytes(2, "big") + b"\0\0" + obj.values.tobytes()
 
 
-class _VectorLoader(Loader):
+class _VectorLoader(Loader):  # type: ignore[misc]
     format = Format.BINARY
 
     def load(self, data: Buffer) -> Any:
         return np.frombuffer(bytes(data), ">f4", offset=4).astype(np.float32)
 
 
-class _DoublesDumper(Dumper):
+class _DoublesDumper(Dumper):  # type: ignore[misc]
     format = Format.BINARY
     oid = 1022
 
@@ -69,7 +69,7 @@ class _DoublesDumper(Dumper):
         return np.array([1, 0, 701, len(cells), 1], ">i4").tobytes() + cells.tobytes()
 
 
-class _DoublesLoader(Loader):
+class _DoublesLoader(Loader):  # type: ignore[misc]
     format = Format.BINARY
 
     def load(self, data: Buffer) -> Any:
@@ -165,7 +165,7 @@ class Link:
 
     def _fetch(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self.connection.cursor(binary=True) as cursor:
-            cursor.execute(query, values or None)  # type: ignore[call-overload]
+            cursor.execute(query, values or None)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager

@@ -76,7 +76,7 @@ class PostgresWriter:
     def _tables(self, generation: int, dim: int) -> None:
         """The tables of a generation, which are made when its dimensions are first known."""
         if not self._there(f"vectors_{generation:d}"):
-            self._sql.execute(generation_tables(generation, dim))  # type: ignore[call-overload]
+            self._sql.execute(generation_tables(generation, dim))
 
     def _there(self, table: str) -> bool:
         row = self._sql.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()

@@ -307,6 +307,11 @@ class QdrantEngine:
         """See the contract."""
         return [int(p.id) for p in self._points(where(object=object), with_payload=False)]
 
+    def images_at(self, root: int, path: str) -> list[int]:
+        """See the contract."""
+        some = self._points(where(root=root, path=path), with_payload=False)
+        return [int(point.id) for point in some]
+
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """See the contract."""
         by_text = {place_text(place): place for place in places}
@@ -378,10 +383,11 @@ def row_of(id_: int, payload: dict[str, Any], thumbnail: Blob | None = None) -> 
     place = None
     if one["path"] is not None:
         place = Place(one["root"], one["path"], parse_box(one["box"]))
-    labels = (one["object"], one["given"], one["camera"], one["split"])
-    file = (one[name] for name in ("content", "bytes", "mtime", "width", "height"))
+    labels = {name: one[name] for name in ("object", "given", "camera", "split")}
+    file = {name: one[name] for name in ("content", "bytes", "mtime", "width", "height")}
     columns = own(json.loads(one["exact"]))
-    return Row(id_, place, *labels, columns, *file, one["object_id"], None, thumbnail)
+    kept = {"columns": columns, "object_id": one["object_id"], "thumbnail": thumbnail}
+    return Row(id=id_, place=place, **labels, **file, **kept)
 
 
 def _stacked(points: Sequence[Any]) -> _Stack:
@@ -399,9 +405,7 @@ def _stacked(points: Sequence[Any]) -> _Stack:
 
 def _left_out(one: dict[str, Any]) -> LeftOut:
     place = Place(one["root"], one["path"], parse_box(one["box"]))
-    return LeftOut(
-        place, one["bytes"], one["mtime"], one["content"], one["reason"], one["of"]
-    )
+    return LeftOut(place, one["bytes"], one["mtime"], one["content"], one["reason"], one["of"])
 
 
 def _folded(name: str) -> str:

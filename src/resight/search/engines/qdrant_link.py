@@ -211,7 +211,10 @@ def _client(location: str, local: bool) -> QdrantClient:
     if local:
         return QdrantClient(path=location, force_disable_check_same_thread=True)
     client = QdrantClient(
-        url=location, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60, check_compatibility=False
+        url=location,
+        api_key=os.environ.get("QDRANT_API_KEY"),
+        timeout=60,
+        check_compatibility=False,
     )
     version = client.info().version
     if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < (1, 16):

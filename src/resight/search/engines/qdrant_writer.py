@@ -102,7 +102,10 @@ class QdrantWriter:
                 self._records[at] = {
                     **{"kind": "sum", "generation": generation, "object": object_},
                     **{"name": one.object, "camera": one.camera, "count": one.count},
-                    **{"total": base64.b64encode(total).decode(), "squares": float(one.squares).hex()},
+                    **{
+                        "total": base64.b64encode(total).decode(),
+                        "squares": float(one.squares).hex(),
+                    },
                     "changed": self._version,
                 }
                 continue
@@ -241,9 +244,7 @@ def write_down(link: Link, change: dict[str, Any]) -> None:
     text = json.dumps(change, ensure_ascii=False)
     parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]
     points = [
-        models.PointStruct(
-            id=key("intent", n), vector={}, payload={"kind": "intent", "text": part}
-        )
+        models.PointStruct(id=key("intent", n), vector={}, payload={"kind": "intent", "text": part})
         for n, part in enumerate(parts)
     ]
     link.put(link.book, points, size=1)
@@ -307,9 +308,7 @@ def forget(link: Link) -> None:
     """Throw the intent away, its head first."""
     link.delete(link.book, [HEAD])
     with link.using() as client:
-        client.delete(
-            link.book, models.FilterSelector(filter=where(kind="intent")), wait=True
-        )
+        client.delete(link.book, models.FilterSelector(filter=where(kind="intent")), wait=True)
 
 
 def _decoded(text: str) -> list[float]:
@@ -350,7 +349,7 @@ def make_images(link: Link, collection: str, dim: int) -> None:
                 "unit": models.VectorParams(size=dim, distance=models.Distance.DOT),
             },
         )
-    texts = ("place", "content", "object", "camera", "split")
+    texts = ("place", "path", "content", "object", "camera", "split")
     link.index(collection, texts, ("object_id", "changed", "bytes"))
 
 
