@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("qdrant_client", reason="needs qdrant-client", exc_type=ImportError)
 
 from resight.errors import UserError
+from resight.search.editing import change as change_rows
 from resight.search.engines import qdrant_link
 from resight.search.engines.contract import LeftOut, Place, Row, Sum
 from resight.search.engines.qdrant import QdrantEngine, split_name
+from resight.search.views import Views
 
 
 class Killed(BaseException):
@@ -158,4 +160,31 @@ def test_the_first_image_needs_a_vector(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of 3 dimensions"), engine.writing("x") as writer:
         writer.put([row(1), Row(vector=np.ones(3, np.float32))])
     assert engine.counts() == (0, 0)
+    engine.close()
+
+
+@pytest.mark.parametrize("level", ["image", "object"])
+def test_searching_inside(tmp_path: Path, level: str) -> None:
+    engine = QdrantEngine(f"qdrant:{tmp_path / 'q'}")
+    rng = np.random.default_rng(0)
+    asked = rng.normal(0, 1, (9, 8)).astype(np.float32)
+    assert [len(near.keys) for near in engine.nearest(asked, 3, level=level)] == [0] * 9
+    rows = [
+        Row(
+            object=f"o{n % 20}" if n % 7 else None,
+            vector=rng.normal(0, 5, 8).astype(np.float32) * np.float32(n + 1),
+        )
+        for n in range(120)
+    ]
+    with engine.writing("a test") as writer:
+        change_rows(engine, writer, put=rows)
+    with engine.writing("a test") as writer:  # o3 vanishes, others change
+        change_rows(engine, writer, delete=[*engine.images_of("o3"), *engine.images_of("o4")[:2]])
+    view = Views(engine, None, print).get(level)
+    for exact in (False, True):  # local mode always looks at every vector
+        found = engine.nearest(asked, 10, level=level, exact=exact)
+        for one, two in zip(found, view.nearest(asked, 10), strict=True):
+            assert one.keys.tolist() == two.keys.tolist()
+            assert one.groups.tolist() == two.groups.tolist()
+            assert np.abs(one.similarities - two.similarities).max() < 1e-6
     engine.close()
