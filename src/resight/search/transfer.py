@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -53,12 +54,24 @@ def copy_rows(
             change(target, writer, put=rows)
         after, done = ids[-1], done + len(rows)
         progress(done, total)
+    _copy_left_out(source, target, roots)
     if (source.counts(), checksum(source)) != (target.counts(), checksum(target)):
         raise UserError(
             f"{target.name}: is not what {source.name} holds (counts or checksums differ); was it "
             "changed meanwhile? Copy into a new one"
         )
     return total
+
+
+def _copy_left_out(source: Engine, target: Engine, roots: dict[int, int]) -> None:
+    entries = source.every_left_out()
+    while part := list(islice(entries, 2000)):
+        moved = [
+            replace(one, place=one.place._replace(root=roots.get(one.place.root, one.place.root)))
+            for one in part
+        ]
+        with target.writing("copying a gallery") as writer:
+            writer.leave_out(moved)
 
 
 def checksum(engine: Engine) -> int:

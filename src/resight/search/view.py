@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.search.engines.contract import Near as Near
 from resight.search.index import NEIGHBOURS, Found, Index, knn, new_flat, rows_of, share_found, unit
 
 Ints = NDArray[np.int64]
@@ -23,15 +24,6 @@ Bools = NDArray[np.bool_]
 MARGIN = 8e-6
 _GATHER = 65536
 _NONE = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True)
-class Near:
-    """For one query: keys, objects (0: unknown) and similarities, best first, ties by key."""
-
-    keys: Ints
-    groups: Ints
-    similarities: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

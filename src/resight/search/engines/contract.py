@@ -97,6 +97,15 @@ class Root:
 
 
 @dataclass(frozen=True)
+class Near:
+    """For one query: keys, objects (0: unknown) and similarities, best first, ties by key."""
+
+    keys: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    similarities: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Changes:
     """What differs from an earlier version: ids of images and of objects, gone ones included."""
 
@@ -106,7 +115,11 @@ class Changes:
 
 
 class Writer(Protocol):
-    """The one who writes, inside `Engine.writing`. Reads here see what was written here."""
+    """The one who writes, inside `Engine.writing`, where no one else does.
+
+    Read before you write: whether the engine's reads see what was written here before the end of
+    the transaction differs between engines.
+    """
 
     def put(self, rows: Sequence[Row]) -> list[int]:
         """Keep rows: new ones (id 0) or in place of those with their ids; returns the ids.
@@ -181,7 +194,7 @@ class Engine(Protocol):
         """Names by object id."""
 
     def objects(self, like: str = "", offset: int = 0, limit: int = 100) -> list[tuple[str, int]]:
-        """Objects whose name contains `like`, with their number of images, by name."""
+        """Objects whose name contains `like` (A to Z as a to z), by name, with their images."""
 
     def images_of(self, object: str) -> list[int]:
         """Ids of an object's images, rising."""
@@ -201,13 +214,17 @@ class Engine(Protocol):
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """Those of these places that were looked at and not taken."""
 
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """All that was looked at and not taken, by root, path and box."""
+
     def roots(self) -> list[Root]:
         """All roots."""
 
     def table(self, columns: Collection[str]) -> dict[str, list[Any]]:
-        """Columns of all images, ids rising: id, and those asked for (own ones from `columns`).
+        """Columns of all images, ids rising: id, and those asked for.
 
-        A column that no image has is absent.
+        object, object_id (0: unknown), path, camera, split, bytes, width and height are always
+        there; others are the user's own, absent where no image has them.
         """
 
     def thumbnail(self, id: int) -> bytes | None:

@@ -83,22 +83,30 @@ class SqliteEngine:
     def __init__(self, path: Path | None, *, wait: float = 60.0):
         self.path, self.name = path, str(path) if path is not None else "the gallery in memory"
         self._lock = threading.RLock()
-        new = path is None or not path.exists() or path.stat().st_size == 0
-        if path is not None and new:
+        if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self.trouble():
             self._reads = self._connect()
             self._writes = self._reads if path is None else self._connect()
             self.turns = Turns(path.with_name("writer.lock") if path is not None else None, wait)
-            if new:
+            if not self._tables():
                 with self.turns.taken("a new gallery"):
-                    self._writes.executescript("BEGIN;" + _SCHEMA + generation_schema(1) + "COMMIT")
+                    self._make()
             found = int(self.meta().get("format", 0))
         if found != FORMAT:
             raise UserError(
                 f"{self.name}: made by another version of resight (format {found}, this one reads "
                 f"{FORMAT}); install that version, or make the gallery anew (resight index)"
             )
+
+    def _tables(self) -> bool:
+        """Whether anything is there: a file that was only just begun has no tables yet."""
+        return bool(self.run("SELECT 1 FROM sqlite_master LIMIT 1"))
+
+    def _make(self) -> None:
+        """The tables, unless another process has made them since we looked."""
+        if not self._tables():
+            self._writes.executescript("BEGIN;" + _SCHEMA + generation_schema(1) + "COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         target = str(self.path) if self.path is not None else ":memory:"
@@ -117,6 +125,11 @@ class SqliteEngine:
         """SQLite's errors as one line that says what to do."""
         try:
             yield
+        except sqlite3.IntegrityError as error:
+            raise UserError(
+                f"{self.name}: two images in one place, or two roots of one name ({error}); "
+                "nothing of this change was kept"
+            ) from None
         except sqlite3.DatabaseError as error:
             text = str(error)
             if "full" in text or "disk I/O" in text:
@@ -141,7 +154,7 @@ class SqliteEngine:
     @contextmanager
     def writing(self, who: str) -> Iterator[Writer]:
         """See the contract."""
-        # In memory there is one connection: what is not yet committed is nobody else's to read.
+        # In memory there is one connection: readers wait, or they would see what is half done.
         alone = self._lock if self.path is None else nullcontext()
         with self.turns.taken(who), alone, self.trouble():
             self._writes.execute("BEGIN IMMEDIATE")
@@ -344,6 +357,19 @@ class SqliteEngine:
             if rows:
                 found[place] = LeftOut(place, *rows[0])
         return found
+
+    def every_left_out(self) -> Iterator[LeftOut]:
+        """See the contract."""
+        sql = (
+            "SELECT root, path, box, bytes, mtime, content, reason, of FROM left_out "
+            "WHERE (root, path, box) > (?, ?, ?) ORDER BY root, path, box LIMIT 2000"
+        )
+        after: tuple[Any, ...] = (-1, "", "")
+        while found := self.run(sql, after):
+            for root, path, box, size, mtime, content, reason, of in found:
+                place = Place(root, path, parse_box(box))
+                yield LeftOut(place, size, mtime, content, reason, of)
+            after = found[-1][:3]
 
     def roots(self) -> list[Root]:
         """See the contract."""

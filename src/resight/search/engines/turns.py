@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resight.errors import UserError
@@ -32,7 +32,11 @@ class Turns:
         Raises UserError when another writer holds it for longer than we wait.
         """
         if not self._inside.acquire(timeout=self._wait):
-            raise UserError(f"{self._path}: another thread has been writing for {self._wait:g} s")
+            where = self._path.parent if self._path is not None else "the gallery in memory"
+            raise UserError(
+                f"{where}: another thread is writing; waited {self._wait:g} s, try again when it "
+                "is done"
+            )
         try:
             if self._depth or self._path is None:
                 self._depth += 1
@@ -53,28 +57,38 @@ class Turns:
 
     def _open(self, who: str) -> int:
         assert self._path is not None
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{self._path}: can't be written ({error.strerror})") from None
+        try:
+            self._wait_for(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        with suppress(OSError):  # a full disk is no reason to keep the turn for good
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} ({who})".encode(), 0)
+        return handle
+
+    def _wait_for(self, handle: int) -> None:
+        assert self._path is not None
         start, told = time.monotonic(), False
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return
             except BlockingIOError:
                 waited = time.monotonic() - start
                 if waited > self._wait:
-                    holder = self._holder()
-                    os.close(handle)
                     raise UserError(
-                        f"{self._path.parent}: {holder} is writing; waited {waited:.0f} s, try "
-                        "again when it is done"
+                        f"{self._path.parent}: {self._holder()} is writing; waited {waited:.0f} s, "
+                        "try again when it is done"
                     ) from None
                 if waited > 1 and not told:
                     print(f"waiting for {self._holder()}", file=sys.stderr)
                     told = True
                 time.sleep(0.002 if waited < 0.1 else 0.05)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} ({who})".encode(), 0)
-        return handle
 
     def _holder(self) -> str:
         assert self._path is not None
