@@ -66,6 +66,7 @@ WORDS = {
     "--drop-missing": "Remove images whose photos are gone.",
     "--dtype": "float32 or float16.",
     "--duplicates": "Of images with the same content: skip, or keep them all.",
+    "--engine": "What keeps it: by default a file; or postgresql://... or qdrant:...",
     "--epochs": "Passes over the training images.",
     "--evaluation": "Evaluation folder of this embedder, for the card.",
     "--exclude-cameras": "Cameras whose images are no answer, e.g. c1,c2.",

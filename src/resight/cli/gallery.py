@@ -32,6 +32,7 @@ def create(
     out: Annotated[Path | None, options.out("the gallery folder.")] = None,
     level: options.Level = "image",
     index: options.IndexKind = "auto",
+    engine: options.Engine = None,
     weights: options.Weights = None,
     size: options.Size = None,
     device: options.Device = None,
@@ -43,6 +44,8 @@ def create(
     Examples:
 
       resight gallery create runs/shop --out galleries/shop --level object
+
+      resight gallery create runs/shop --out shop --engine "postgresql://db/shops?gallery=shop"
     """
     from resight.cli.common import next_step, note, parse_size, print_json, take_device
     from resight.errors import UserError
@@ -55,7 +58,7 @@ def create(
     check_folder(out, "a gallery", mark=RECORD, force=force)
     take_device(device)
     embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
-    Gallery.create(out, embedder, level, index=index, force=force).close()
+    Gallery.create(out, embedder, level, engine=engine, index=index, force=force).close()
     if json_:
         print_json({"gallery": str(out), "level": level, "vectors": 0})
         return

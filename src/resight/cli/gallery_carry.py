@@ -13,6 +13,7 @@ from resight.cli import options
 def copy(
     gallery: options.GalleryFolder,
     target: Annotated[Path, typer.Argument(help="A new folder; or the copy to be gone on with.")],
+    engine: options.Engine = None,
     json_: options.Json = False,
 ) -> None:
     """Copy a gallery, with its ids; compared by counts and checksums. Goes on when interrupted.
@@ -20,12 +21,14 @@ def copy(
     Examples:
 
       resight gallery copy galleries/shop backup/shop
+
+      resight gallery copy galleries/shop served/shop --engine "postgresql://db/shops?gallery=shop"
     """
     from resight.cli.common import next_step, note, print_json, progress_bar
     from resight.search.gallery import Gallery
 
     with Gallery.open(gallery) as opened, progress_bar("copying", len(opened)) as advance:
-        count = opened.copy(target, progress=advance)
+        count = opened.copy(target, engine=engine, progress=advance)
     if json_:
         print_json({"gallery": str(target), "images": count})
         return

@@ -64,6 +64,10 @@ MaybeLevel = Annotated[
 IndexKind = Annotated[
     str, typer.Option("--index", help="auto, flat (every vector is looked at), ivf or hnsw.")
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="What keeps it: by default a file; or postgresql://... or qdrant:..."),
+]
 Alpha = Annotated[
     float | None,
     typer.Option(help="Share of things not in the gallery that may be taken for a match."),

@@ -20,6 +20,7 @@ from resight.search import editing, finding
 from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
+from resight.search.engines.opening import DATABASE, open_engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
 from resight.search.searching import Rerank, Search
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 Level = Literal["image", "object", "both"]
 LEVELS = ("image", "object")
-RECORD, DATABASE, EMBEDDER = "gallery.json", "gallery.sqlite", "embedder"
+RECORD, EMBEDDER = "gallery.json", "embedder"
 
 
 class Gallery:
@@ -84,31 +85,42 @@ class Gallery:
         embedder: Embedder | None = None,
         level: str = "image",
         *,
+        engine: str | None = None,
         index: str = "auto",
         force: bool = False,
         tell: Callable[[str], None] = lambda line: None,
     ) -> Gallery:
         """A new, empty gallery with a copy of its embedder.
 
-        `path`: a folder. `index`: auto, flat, ivf or hnsw.
+        `path`: a folder. `engine`: what keeps it, by default a file in the folder; else
+        postgresql://... or qdrant:... (see `engines.opening`): then the folder holds the embedder,
+        and the index that is derived. A gallery that is there already is kept as it is. `index`:
+        auto, flat, ivf or hnsw.
 
-        Raises UserError when `path` holds something else (or a gallery, unless `force`).
+        Raises UserError when `path` holds something else (or a gallery, unless `force`), or the
+        engine has the gallery of another embedder.
         """
-        from resight.search.engines.sqlite import SqliteEngine
-
         _check_level(level)
         if index not in KINDS:
             raise UserError(f"index {index!r} is none of {', '.join(KINDS)}")
         folder = Path(path).absolute()
         fresh_folder(folder, "a gallery", mark=RECORD, force=force)
         folder.mkdir(parents=True, exist_ok=True)
-        engine = SqliteEngine(folder / DATABASE)
-        gallery = cls(embedder, level, engine=engine, folder=folder, tell=tell)
-        with engine.writing("a new gallery") as writer:
+        opened = open_engine(engine if engine is not None else str(folder / DATABASE))
+        gallery = cls(embedder, level, engine=opened, folder=folder, tell=tell)
+        made = opened.meta().get("embedder")
+        if embedder is not None and made not in (None, embedder.fingerprint()):
+            gallery.close()
+            raise UserError(
+                f"{engine}: holds the gallery of another embedder (fingerprints differ); give that "
+                "one, or another name"
+            )
+        with opened.writing("a new gallery") as writer:
             writer.set_meta(index=index, place=str(folder))
         if embedder is not None:
             embedder.save(folder / EMBEDDER)
-        write_json(folder / RECORD, {"format": 2, "embedder": EMBEDDER})  # last: now it is one
+        record = {"format": 2, "embedder": EMBEDDER} | ({"engine": engine} if engine else {})
+        write_json(folder / RECORD, record)  # last: now it is one
         return gallery
 
     @classmethod
@@ -123,11 +135,10 @@ class Gallery:
         record = read_json(folder / RECORD, "a gallery (made by 'resight index')")
         if not isinstance(record, dict) or record.get("format") != 2:
             raise UserError(_older(Path(path), record))
-        if not (folder / DATABASE).is_file():
+        name = record.get("engine")
+        if name is None and not (folder / DATABASE).is_file():
             raise UserError(f"{folder / DATABASE}: gone; index again (resight index ... --force)")
-        from resight.search.engines.sqlite import SqliteEngine
-
-        engine = SqliteEngine(folder / DATABASE)
+        engine = open_engine(str(name or folder / DATABASE), create=False)
         gallery = cls(None, engine=engine, folder=folder, tell=tell)
         gallery.device = device
         if engine.meta().get("place") != str(folder):
@@ -171,9 +182,13 @@ class Gallery:
     def copy(
         self,
         target: str | Path,
+        *,
+        engine: str | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
         """Copy into a new folder, or go on with a copy; how many images there are.
+
+        `engine`: what keeps the copy, as in `create`.
 
         Raises UserError when the folder holds something else, or what arrived is not what is here.
         """
@@ -181,7 +196,7 @@ class Gallery:
         if (folder / RECORD).is_file():
             new = Gallery.open(folder)
         else:
-            new = Gallery.create(folder, self.embedder, self.level)
+            new = Gallery.create(folder, self.embedder, self.level, engine=engine)
         with new:
             return copy_rows(self.engine, new.engine, progress)
 
