@@ -134,6 +134,8 @@ def test_without_the_hub(hub: Hub, run_folder: Path, shapes: Path, fails, monkey
     said = fails("embed", "hub:me/other", shapes, "--out", "h")
     assert "can't be reached, and its cache has it not" in said
     assert "can't be reached; nothing was uploaded" in fails("push", run_folder, NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in fails("push", run_folder, NAME)
 
 
 def test_mistakes(hub: Hub, run_folder: Path, shapes: Path, fails, monkeypatch) -> None:

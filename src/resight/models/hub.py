@@ -78,6 +78,8 @@ def upload(repository: str, files: Mapping[str, Path | bytes], *, public: bool =
     token = get_token()
     if not token:
         raise UserError(f"push {repository}: no token; {_TOKEN.format('write')}")
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"push {repository}: HF_HUB_OFFLINE is set; unset it to upload")
     with impatient_hub() as reached:
         if not reached:
             where = urlsplit(constants.ENDPOINT).hostname
