@@ -33,6 +33,7 @@ LONG = (
     "train/test_unlabelled_folders.py",
     "cli/test_sweep_verb.py",
     "cli/test_evaluate_verb.py",
+    "test_api.py",
 )
 
 

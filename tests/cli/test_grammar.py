@@ -41,6 +41,7 @@ THINGS = {
     "compare": "BASELINE OTHERS...",
     "report": "EVALUATIONS...",
     "protocols": "[NAME]",
+    "push": "MODEL OWNER/NAME",
     "recipes": "",
     "recipes show": "NAME",
     "recipes check": "[NAMES]...",
@@ -66,6 +67,7 @@ WORDS = {
     "--dtype": "float32 or float16.",
     "--duplicates": "Of images with the same content: skip, or keep them all.",
     "--epochs": "Passes over the training images.",
+    "--evaluation": "Evaluation folder of this embedder, for the card.",
     "--exclude-cameras": "Cameras whose images are no answer, e.g. c1,c2.",
     "--fail-on-warnings": "Exit with status 1 for warnings too.",
     "--flip": "Average with the mirrored image.",
@@ -94,6 +96,7 @@ WORDS = {
     "--pixels": "Pixels a side.",
     "--plot": "Draw a plot to this file.",
     "--protocol": "Protocol, by name",
+    "--public": "For all to see; a new repository is private.",
     "--recipe": "auto (default), ",
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
@@ -210,7 +213,7 @@ def test_every_command_in_the_docs_is_understood() -> None:
     import shlex
 
     root = DOCS.parents[1]
-    files = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    files = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     files += sorted((root / "recipes").glob("*.yaml"))
     wrong, seen = [], 0
     for file in files:

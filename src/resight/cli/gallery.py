@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resight.cli import gallery_care, options
+from resight.cli import gallery_calibrate, gallery_care, gallery_carry, options
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
@@ -46,11 +46,13 @@ def create(
     """
     from resight.cli.common import next_step, note, parse_size, print_json, take_device
     from resight.errors import UserError
+    from resight.files import check_folder
     from resight.models.open import open_embedder
-    from resight.search.gallery import Gallery
+    from resight.search.gallery import RECORD, Gallery
 
     if out is None:
         raise UserError("--out is missing: the folder for the gallery")
+    check_folder(out, "a gallery", mark=RECORD, force=force)
     take_device(device)
     embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
     Gallery.create(out, embedder, level, index=index, force=force).close()
@@ -58,7 +60,7 @@ def create(
         print_json({"gallery": str(out), "level": level, "vectors": 0})
         return
     print(out, flush=True)
-    next_step("gallery", "add", out, "IMAGES")
+    next_step("gallery", "info", out)
 
 
 @app.command()
@@ -103,8 +105,13 @@ def add(
         source = _source(images, columns, layout, unlabelled, object_, all_rows)
         added = _add(*(opened, source, duplicates, sync, again, workers, strict), bar=progress_bar)
         report_added(added, json_, str(gallery), len(opened), opened.level)
+        photo = next(iter(added.added), None) or gallery_care.photo_of(opened)
     if not json_:
-        next_step("search", gallery, (added.added or [str(images[0])])[0])
+        print(gallery, flush=True)
+        if photo is not None and Path(photo).is_file():
+            next_step("search", gallery, photo)
+        else:
+            next_step("gallery", "info", gallery)
 
 
 def _tell(line: str) -> None:
@@ -259,7 +266,7 @@ def _report(count: int, done: str, json_: bool, gallery: Path, vectors: int) -> 
     if json_:
         print_json({"gallery": str(gallery), done: count, "vectors": vectors})
         return
-    note(f"{count:,} images {done}; {vectors:,} vectors")
+    note(f"{count:,} {'image' if count == 1 else 'images'} {done}; {vectors:,} vectors")
     print(gallery, flush=True)
     next_step("gallery", "info", gallery)
 
@@ -290,5 +297,11 @@ def move_root(
     next_step("gallery", "info", gallery)
 
 
-for _name in ("info", "check", "compact", "copy", "export", "import", "reembed", "calibrate"):
-    app.command(_name)(getattr(gallery_care, _name if _name != "import" else "import_"))
+app.command("info")(gallery_care.info)
+app.command("check")(gallery_care.check)
+app.command("compact")(gallery_care.compact)
+app.command("copy")(gallery_carry.copy)
+app.command("export")(gallery_carry.export)
+app.command("import")(gallery_carry.import_)
+app.command("reembed")(gallery_carry.reembed)
+app.command("calibrate")(gallery_calibrate.calibrate)

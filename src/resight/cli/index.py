@@ -56,6 +56,7 @@ def index(
         take_device,
     )
     from resight.cli.gallery import report_added
+    from resight.cli.gallery_care import photo_of
     from resight.errors import UserError
     from resight.features.compute import EmbedOptions
     from resight.features.store import Features, is_features
@@ -95,10 +96,14 @@ def index(
     with gallery:
         added = gallery.added
         report_added(added, json_, str(out), len(gallery), level)
+        photo = photo_of(gallery)
     if json_:
         return
     print(out, flush=True)
-    next_step("search", out, next(iter(added.added), "PHOTO"))
+    if photo is not None:
+        next_step("search", out, photo)
+    else:
+        next_step("gallery", "info", out)
 
 
 def _fill(

@@ -18,6 +18,7 @@ from resight.cli import (
     gallery,
     index,
     protocols,
+    push,
     recipes,
     report,
     search,
@@ -70,6 +71,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 
 

@@ -11,7 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL_HELP = "Run or embedder folder, or a backbone's name (then --weights and --size apply)."
+MODEL_HELP = (
+    "Run or embedder folder, hub:OWNER/NAME, or a backbone's name (which goes with --weights "
+    "and --size)."
+)
 IMAGES_HELP = "Folder of images, or a CSV or Parquet file with a row an image."
 WEIGHTS_HELP = "Of a backbone: auto, imagenet, none, a hub name or a file."
 LEVEL_HELP = "image (a vector an image) or object (one centroid an object)"

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resight.data.decode import BadImage
-from resight.data.imageset import SCHEMA, ImageSet
+from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.search.editing import CONFLICT, COPY, REMOVED, UNUSABLE, change
-from resight.search.engines.contract import Box, Engine, LeftOut, Place, Root, Row
+from resight.search.engines.contract import Box, Engine, LeftOut, Row
 from resight.search.files_seen import Seen, content_of, look, look_at_all, stamp
+from resight.search.incoming import full_path, relabel, root_for, rows_of, told_anew
 
 if TYPE_CHECKING:
     from resight.features.compute import EmbedOptions
@@ -79,7 +80,7 @@ class Adding:
         self.report = Added()
         self._labelled = images.has("object") if len(images) else False
         self._twins: list[tuple[_Todo, str]] = []
-        self._rows = list(_rows(images, self.paths, self.root))
+        self._rows = list(rows_of(images, self.paths, self.root))
 
     def todo(self) -> list[_Todo]:
         """The rows that have to be read; those that are known are settled."""
@@ -100,8 +101,8 @@ class Adding:
             if old is not None and not self._labelled:  # a source that says nothing of objects
                 row = replace(row, given=old.given)
             if old is not None and (found is None or found == (old.bytes, old.mtime)):
-                if _told_anew(old, row):
-                    relabelled.append(_relabel(old, row))
+                if told_anew(old, row):
+                    relabelled.append(relabel(old, row))
                     self.report.relabelled.append(path)
                 else:
                     self.report.unchanged += 1
@@ -109,7 +110,7 @@ class Adding:
                 continue
             else:
                 if old is not None:
-                    row = replace(_relabel(old, row), content=old.content)
+                    row = replace(relabel(old, row), content=old.content)
                 yield _Todo(at, path, row, place.box, found)
         if relabelled:
             with self.engine.writing("adding images") as writer:
@@ -182,7 +183,7 @@ class Adding:
             return False
         gone = [other for other in others if not os.path.exists(self.named(other))]
         if gone and not one.row.id:  # the file was moved or renamed
-            moved = _relabel(gone[0], row)
+            moved = relabel(gone[0], row)
             self._put(replace(moved, place=row.place, bytes=row.bytes, mtime=row.mtime))
             self.report.relabelled.append(one.path)
             return True
@@ -359,70 +360,3 @@ def _given(features: Features, todo: list[_Todo]) -> Iterator[_Block]:
         }
         faults |= {n: one.reason for n, one in enumerate(found) if isinstance(one, BadImage)}
         yield part, np.asarray(features[rows], np.float32), seen, faults
-
-
-def root_for(engine: Engine, images: ImageSet, paths: Sequence[str]) -> Root:
-    """The root that these images are below: one that is there, or a new one."""
-    top = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else os.sep
-    holding = [r for r in engine.roots() if top == r.path or top.startswith(r.path + os.sep)]
-    if holding:
-        return max(holding, key=lambda root: len(root.path))
-    folder = os.path.abspath(images.root) if str(images.root) not in ("", ".") else top
-    if not (top == folder or top.startswith(folder + os.sep)) or folder == os.sep:
-        folder = top
-    taken = {root.name for root in engine.roots()}
-    base = os.path.basename(folder) or "photos"
-    name = next(n for n in _numbered(base) if n not in taken)
-    with engine.writing("a new root") as writer:
-        return writer.add_root(name, folder)
-
-
-def full_path(row: Row, roots: dict[int, Root]) -> str:
-    """Where a row's file is; "" where it never had one."""
-    if row.place is None:
-        return ""
-    root = roots.get(row.place.root)
-    return os.path.normpath(os.path.join(root.path if root else "", row.place.path))
-
-
-def _numbered(base: str) -> Iterator[str]:
-    yield base
-    number = 2
-    while True:
-        yield f"{base}-{number}"
-        number += 1
-
-
-def _rows(images: ImageSet, paths: Sequence[str], root: Root) -> Iterator[Row]:
-    own = [name for name in images.table.columns if name not in SCHEMA]
-    for path, found in zip(paths, images.table.iter_rows(named=True), strict=True):
-        below = os.path.relpath(path, root.path).replace(os.sep, "/")
-        box = tuple(found["box"]) if found["box"] is not None else None
-        columns = {name: _plain(found[name]) for name in own if found[name] is not None}
-        yield Row(
-            place=Place(root.id, below, box),
-            object=found["object"],
-            given=found["object"],
-            camera=found["camera"],
-            split=found["split"],
-            columns=columns,
-        )
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
-    return value if isinstance(value, str | int | float | bool | list) else str(value)
-
-
-def _told_anew(old: Row, new: Row) -> bool:
-    """Whether the source says something else than it did."""
-    before = (old.given, old.camera, old.split, old.columns)
-    return before != (new.given, new.camera, new.split, new.columns)
-
-
-def _relabel(old: Row, new: Row) -> Row:
-    """`old` with what the source says now; its object stays where a person has moved it, unless
-    the source has changed its mind."""
-    object_ = new.given if old.given != new.given else old.object
-    told = replace(old, given=new.given, camera=new.camera, split=new.split, columns=new.columns)
-    return replace(told, object=object_)

@@ -10,7 +10,9 @@ them mapped keeps them.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,10 +109,16 @@ def store(
         write_json(place / f"{name}.json", record | {"sums": sums, "sizes": sizes})
     except (OSError, RuntimeError) as error:
         tell(f"the index was not kept ({error}); it is made again next time")
+        with contextlib.suppress(OSError):
+            for half in files.values():  # it only takes the room that is left
+                (place / half).unlink(missing_ok=True)
         return view
-    for old in place.glob(f"{name}-*"):
-        if old.name not in files.values():
-            old.unlink(missing_ok=True)
+    killed = time.time() - 3600  # whoever writes it still is quicker
+    for old in place.glob(f"*{name}*"):
+        with contextlib.suppress(OSError):
+            dead = old.name.startswith(".") and old.stat().st_mtime < killed
+            if dead or (old.name.startswith(f"{name}-") and old.name not in files.values()):
+                old.unlink()
     return load(folder, name, of) or view
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.files import strict_json
-from resight.search.calibration import Calibration, calibrate
+from resight.search.calibration import Calibration, calibrate, promise_kept
 from resight.search.engines.contract import Engine
 from resight.search.isotonic import HitProbability, expected_calibration_error
 from resight.search.left_out import Nearest, best_other, gaps, queries_other
@@ -94,6 +94,8 @@ def calibrate_gallery(
 
     Raises UserError: fewer than two known objects, or none of them asked for.
     """
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha = {alpha:g}: a rate of false matches lies between 0 and 1")
     own = _own(engine, cross_camera)
     alone = _asked(own, level, seed)
     found, codes = alone
@@ -120,7 +122,10 @@ def calibrate_gallery(
     if plot is not None:
         plot_operating(known[0], known[1], found.other, plot, record["alpha"])
     if queries is not None:
-        record["compared"] = _compared(alone[0], found)
+        without = calibrate(alone[0].other, ids[alone[1]], "drawn", seed)
+        nearest = np.where(found.other_object >= 0, ids[found.other_object], -1)
+        kept_ = promise_kept(without, found.other, nearest, codes, [record["alpha"]])
+        record["compared"] = _compared(alone[0], found) | {"without_queries": kept_[0]}
     known_ = Known(calibration, probability, record)
     with engine.writing("calibrating") as writer:
         content = dict(engine.meta().get("calibration") or {})
@@ -218,7 +223,7 @@ def _probability(
     return final, expected_calibration_error(guess[:, 0], found.right[chosen, 0])
 
 
-def _compared(gallery: Nearest, asked: Nearest) -> dict[str, float]:
+def _compared(gallery: Nearest, asked: Nearest) -> dict[str, Any]:
     """Similarities to other objects, of gallery images and of queries: are they of one kind?"""
     both = gallery.other[np.isfinite(gallery.other)], asked.other[np.isfinite(asked.other)]
     return {

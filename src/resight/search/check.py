@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from resight.search import cache
-from resight.search.adding import full_path
 from resight.search.engines import sqlite_care as care
-from resight.search.engines.contract import Engine, Row
+from resight.search.engines.contract import Engine, Row, Sum
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.gallery import EMBEDDER, Gallery
+from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.sums import Key, adjusted
 
@@ -135,11 +135,24 @@ def _sums(gallery: Gallery) -> Iterator[Finding]:
         if a is None or b is None:
             text = "has no sum" if b is None else "has a sum, but no images"
             yield Finding(FAULT, "sum", where, text, mend)
-        elif a.count != b.count or not np.array_equal(a.total, b.total):
+        elif not same(a, b):
             yield Finding(FAULT, "sum", where, "its centroid is not its images' sum", mend)
     raw = _sqlite(gallery)
-    for name in care.empty_objects(raw) if raw is not None else ():
+    if raw is None:
+        return
+    for name in care.empty_objects(raw):
         yield Finding(FAULT, "object", f"object {name!r}", "has no images", "--repair drops it")
+    if stray := care.stray_sums(raw):
+        yield Finding(FAULT, "sum", raw.name, f"{stray} sums of no object", "--repair drops them")
+    for image in care.orphans(raw):
+        mend = "--repair gives it to the object that its source names"
+        where = _named(gallery, image)
+        yield Finding(FAULT, "orphan", where, "its object is not there", mend, (image,))
+
+
+def same(a: Sum, b: Sum) -> bool:
+    """Whether two sums are equal to the last bit."""
+    return (a.count, a.squares) == (b.count, b.squares) and np.array_equal(a.total, b.total)
 
 
 def _index(gallery: Gallery) -> Iterator[Finding]:

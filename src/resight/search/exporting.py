@@ -14,8 +14,8 @@ from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.features.store import Features
 from resight.features.write import write_features
-from resight.search.adding import full_path
 from resight.search.gallery import Gallery
+from resight.search.incoming import full_path
 
 _OWN = ("id", "content", "width", "height")
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
-from resight.search import editing
+from resight.search import editing, finding
 from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
-from resight.search.searching import Rerank, Search, at_path, passing
+from resight.search.searching import Rerank, Search
 from resight.search.transfer import copy_rows
 from resight.search.views import Views
 
@@ -347,7 +347,7 @@ class Gallery:
 
     def remove_object(self, object: str) -> int:
         """Remove an object with all its images; how many these were."""
-        return editing.remove(self.engine, self._images_of(object))
+        return editing.remove(self.engine, finding.of_object(self.engine, object))
 
     def move(self, images: Collection[int | str | Path], to: str | None) -> int:
         """Give images to another object (None: unknown), by id or path; how many."""
@@ -355,7 +355,7 @@ class Gallery:
 
     def rename(self, object: str, to: str) -> int:
         """Give all images of an object to another, or to a new name; how many."""
-        return editing.move(self.engine, self._images_of(object), to)
+        return editing.move(self.engine, finding.of_object(self.engine, object), to)
 
     def choose(
         self,
@@ -370,53 +370,16 @@ class Gallery:
         if not images and object is None and where is None:
             raise UserError("nothing is named: give images by path, --object or --where")
         ids = self.find(images)
-        ids += self._images_of(object) if object is not None else []
-        return sorted({*ids, *(passing(self.engine, where) if where is not None else ())})
+        ids += finding.of_object(self.engine, object) if object is not None else []
+        return sorted({*ids, *(finding.passing(self.engine, where) if where is not None else ())})
 
     def move_root(self, root: str, folder: str | Path) -> tuple[int, int]:
-        """Give a root another folder; how many of its first 100 photos are there, and of how many.
-
-        Raises UserError: no root of this name, no such folder, or none of the photos in it.
-        """
-        roots = {one.name: one for one in self.engine.roots()}
-        if root not in roots:
-            names = ", ".join(roots) or "none"
-            raise UserError(f"{root}: no root of this gallery (its roots: {names})")
-        new = Path(os.path.abspath(folder))
-        if not new.is_dir():
-            raise UserError(f"{folder}: no such folder")
-        ids = self.engine.ids(limit=10_000)
-        places = [row.place for row in self.engine.rows(ids) if row.place is not None]
-        paths = [place.path for place in places if place.root == roots[root].id][:100]
-        there = sum((new / path).exists() for path in paths)
-        if paths and not there:
-            raise UserError(f"{folder}: not one of its photos is there (the first: {paths[0]})")
-        with self.engine.writing("moving a root") as writer:
-            writer.move_root(roots[root].id, str(new))
-        return there, len(paths)
-
-    def _images_of(self, object: str) -> list[int]:
-        found = self.engine.images_of(object)
-        if not found:
-            raise UserError(f"object {object!r}: not in this gallery")
-        return found
+        """Tell the gallery that a folder of photos has moved: see `finding.move_root`."""
+        return finding.move_root(self.engine, root, folder)
 
     def find(self, images: Collection[int | str | Path]) -> list[int]:
         """Ids of images given by id or path. Raises UserError naming the first that is not here."""
-        ids = [int(one) for one in images if isinstance(one, int)]
-        there = {row.id for row in self.engine.rows(ids)}
-        for id_ in ids:
-            if id_ not in there:
-                raise UserError(f"image {id_}: not in this gallery")
-        paths = [one for one in images if not isinstance(one, int)]
-        if paths:
-            roots = self.engine.roots()
-            for path in paths:
-                found = at_path(self.engine, roots, os.path.abspath(path))
-                if not found:
-                    raise UserError(f"{path}: not in this gallery")
-                ids += found
-        return ids
+        return finding.by_id_or_path(self.engine, images)
 
     # Searching ----------------------------------------------------------------------------
 
@@ -481,7 +444,8 @@ class Gallery:
         search = Search(
             self.engine, self.views, level, where, tuple(exclude_cameras), rerank, alpha
         )
-        return search(queries, k, exclude)
+        with self.views.lock:  # views change as the gallery does: one thread at a time
+            return search(queries, k, exclude)
 
 
 def _check_level(level: str) -> None:

@@ -14,7 +14,7 @@ the effort of a search is raised until it reaches the floor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ KINDS = ("auto", "flat", "ivf", "hnsw")
 FLAT_BELOW = 250_000  # vectors; benchmarks/gallery.py shows where the coarse ones begin to pay
 RECALL_FLOOR = 0.99
 _QUERIES = 500  # vectors that recall is measured with
+NEIGHBOURS = 10
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -145,9 +146,14 @@ def _tune(index: Index, floor: float) -> None:
     """Raise the effort of a search until the recall reaches the floor; written into `info`."""
     kind, count = index.info["kind"], len(index)
     efforts = [8, 16, 32, 64, 128, 256, 512] if kind == "ivf" else [32, 64, 128, 256, 512]
+    at = np.unique(np.linspace(0, count - 1, _QUERIES).astype(int))
+    asked = np.ascontiguousarray(index.rows[at])
+    best, _ = knn(asked, index.rows, NEIGHBOURS + 1)
     for effort in efforts:
         set_effort(index, effort)
-        index.info |= {"effort": effort, "recall@10": measure_recall(index)}
+        _, found = index.search(asked, NEIGHBOURS + 1)
+        have = [index.rows[line[line >= 0]] @ asked[row] for row, line in enumerate(found)]
+        index.info |= {"effort": effort, "recall@10": share_found(best, have)}
         if index.info["recall@10"] >= floor or effort >= count:
             break
 
@@ -160,29 +166,15 @@ def set_effort(index: Index, effort: int) -> None:
         index.coarse.hnsw.efSearch = effort
 
 
-def measure_recall(
-    index: Index, alive: NDArray[np.bool_] | None = None, queries: int = _QUERIES
-) -> float:
-    """recall@10 of a search against flat, vectors of the index itself asking, evenly spread.
+def share_found(best: NDArray[np.float32], have: Sequence[NDArray[Any]]) -> float:
+    """recall@10 where vectors of the gallery itself are asked for, which are no answer.
 
-    `alive` (N,): vectors that still count. What is compared is similarity, so that equal vectors
-    are equally right.
+    `best` (Q, 11): the highest similarities there are, `have`: those of what was found. As they
+    are compared by value, equal vectors are equally right.
     """
-    if index.coarse is None or not len(index):
-        return 1.0
-    at = np.unique(np.linspace(0, len(index) - 1, queries).astype(int))
-    asked = np.ascontiguousarray(index.rows[at])
-    best, _ = knn(asked, index.rows, 11)
-    _, found = index.search(asked, 11)
     right = total = 0
-    for row in range(len(asked)):
-        positions = found[row][found[row] >= 0]
-        positions = positions[positions != at[row]]
-        if alive is not None:
-            positions = positions[alive[positions]]
-        have = np.sort(index.rows[positions] @ asked[row])[::-1][:10]
-        # The query itself is the first of the exact ones.
-        wanted = best[row][1:11]
+    for wanted, found in zip(best[:, 1:], have, strict=True):
+        sorted_ = np.sort(found)[::-1][1 : 1 + len(wanted)]  # the first is the one that asks
         total += len(wanted)
-        right += int((have[: len(wanted)] >= wanted[: len(have)] - 1e-5).sum())
+        right += int((sorted_ >= wanted[: len(sorted_)] - 1e-5).sum())
     return right / max(1, total)

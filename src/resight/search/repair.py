@@ -9,19 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json, write_json
-from resight.search.adding import fault_of, full_path
-from resight.search.check import FAULT, Finding, check, rebuilt_sums
+from resight.search import cache
+from resight.search.adding import fault_of
+from resight.search.check import FAULT, Finding, check, rebuilt_sums, same
 from resight.search.engines import sqlite_care as care
 from resight.search.engines.contract import Row, Sum
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.files_seen import content_of
 from resight.search.gallery import DATABASE, EMBEDDER, RECORD, Gallery
+from resight.search.incoming import full_path
 from resight.search.sums import Key, adjusted, grid_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,14 @@ def open_damaged(folder: Path, tell: Tell = lambda line: None) -> Gallery:
     read_json(folder / RECORD, "a gallery (made by 'resight index')")
     saved, kept = care.salvage(folder / DATABASE)
     tell(f"{saved:,} images were saved; the damaged file is kept as {kept}")
-    return Gallery.open(folder)
+    cache.drop(folder)
+    gallery = Gallery.open(folder)
+    if gallery.engine.meta().get("embedder") is None and (folder / EMBEDDER).is_dir():
+        gallery.forget_embedder()  # what filled it was lost with the settings: that one did
+        made = gallery.need_embedder().fingerprint()
+        with gallery.engine.writing("repairing") as writer:
+            writer.set_meta(embedder=made, level=gallery.level)
+    return gallery
 
 
 def repair(
@@ -69,11 +77,15 @@ def repair(
     if stray:
         care.drop(engine, vectors=stray)
         tell(f"{len(stray):,} vectors of no image were dropped")
+    orphans = [i for one in faults if one.what == "orphan" for i in one.ids]
+    if orphans:
+        care.adopt(engine, orphans)
+        tell(f"{len(orphans):,} images are back with the objects that their sources name")
     right = rebuilt_sums(engine)
     have = {(one.object, one.camera): one for one in engine.sums()}
     stale = [one for key, one in have.items() if key not in right]
-    wrong = [key for key in right if key not in have or not _same(right[key], have[key])]
-    if stale or wrong or "object" in kinds:
+    wrong = [key for key in right if key not in have or not same(right[key], have[key])]
+    if stale or wrong or kinds & {"object", "sum"}:
         care.replace_sums(engine, [right[key] for key in wrong], stale)
         tell(f"{len(stale) + len(wrong):,} sums were made anew")
     gallery.views.forget()
@@ -81,10 +93,6 @@ def repair(
     if "embedder" in kinds:
         tell("the embedder can't be mended here: put it back, or 'resight gallery reembed'")
     return gallery
-
-
-def _same(a: Sum, b: Sum) -> bool:
-    return a.count == b.count and np.array_equal(a.total, b.total)
 
 
 def _embed_again(gallery: Gallery, engine: SqliteEngine, ids: list[int], tell: Tell) -> None:

@@ -5,21 +5,19 @@ filter ─▶ nearest, by the view of the level ─▶ re-ranked, where asked �
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.search.adding import full_path
 from resight.search.calibrating import Known, kept
-from resight.search.engines.contract import Engine, Root, Row
-from resight.search.filters import parse
+from resight.search.engines.contract import Engine, Row
+from resight.search.finding import at_path, columns_for, passed_by
 from resight.search.hits import Hit, Hits
+from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.left_out import gaps
 from resight.search.view import Bools, Near, View
@@ -27,7 +25,6 @@ from resight.search.views import Views
 
 # A second look: query vectors (Q, D), what was found, and the view it was found in -> what to
 # answer instead. Keys are the view's; similarities are what hits are ordered and shown by.
-_FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
 Rerank = Callable[[NDArray[np.float32], list[Near], View], list[Near]]
 
 
@@ -51,10 +48,8 @@ class Search:
             raise UserError(f"k = {k}: at least 1 hit must be asked for")
         if self.rerank is None and k == 1:  # a gap is between two
             return [replace(hits, hits=hits.hits[:1]) for hits in self(queries, 2, exclude)]
-        images, objects = self.views.get("image"), None
-        if self.level != "image":
-            objects = self.views.get("object", self.exclude_cameras)
-        view = images if objects is None else objects
+        by = "image" if self.level == "image" else "object"
+        view = self.views.get(by, self.exclude_cameras)
         if not len(view):
             return [Hits(()) for _ in range(len(queries))]
         _check_queries(queries, view.dim)
@@ -63,7 +58,7 @@ class Search:
         found = view.nearest(queries, k, distinct=self.level == "image", keep=keep, without=barred)
         if self.rerank is not None:
             found = self.rerank(queries, found, view)
-        shown = self._shown(queries, found, images)
+        shown = self._shown(queries, found)
         answers = self._hits(found, shown, view)
         known = kept(self.engine, self.level)
         return answers if known is None else self._judged(answers, found, known)
@@ -95,8 +90,8 @@ class Search:
         by_camera = self.exclude_cameras if self.level == "image" else ()
         if self.where is None and not by_camera:
             return None
-        table = _columns(self.engine, self.where, by_camera)
-        passed = _passed(table, self.where, by_camera)
+        table = columns_for(self.engine, self.where, by_camera)
+        passed = passed_by(table, self.where, by_camera)
         ids = table["id"].to_numpy()[passed]
         if self.level == "image":
             return view.keep(np.sort(ids))
@@ -112,10 +107,8 @@ class Search:
             for path in exclude
         ]
 
-    def _shown(
-        self, queries: NDArray[np.float32], found: list[Near], images: View
-    ) -> list[list[int]]:
-        """The image that stands for each hit."""
+    def _shown(self, queries: NDArray[np.float32], found: list[Near]) -> list[list[int]]:
+        """The image that stands for each hit; 0 where the object has gone in between."""
         if self.level == "image":
             return [near.keys.tolist() for near in found]
         first: dict[int, int] = {}
@@ -123,8 +116,9 @@ class Search:
         if self.level == "object":
             wanted = {int(g) for near in found for g in near.groups if g}
             names = self.engine.object_names(wanted)
-            first = {g: self.engine.images_of(name)[0] for g, name in names.items()}
-        asked = unit(queries)
+            first = {g: (self.engine.images_of(name) or [0])[0] for g, name in names.items()}
+        else:
+            images, asked = self.views.get("image"), unit(queries)
         shown: list[list[int]] = []
         for row, near in enumerate(found):
             line = []
@@ -132,7 +126,7 @@ class Search:
                 if not group:
                     line.append(-key)
                 elif self.level == "object":
-                    line.append(first[group])
+                    line.append(first.get(group, 0))
                 else:
                     line.append(_best_of(images, group, asked[row]))
             shown.append(line)
@@ -180,49 +174,11 @@ class Search:
         return counts
 
 
-def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
-    """Ids of the images of a file, by its absolute path."""
-    return [
-        id_
-        for root in roots
-        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
-    ]
-
-
-def passing(engine: Engine, where: str) -> list[int]:
-    """Ids of the images that pass a filter. Raises UserError for a wrong one."""
-    table = _columns(engine, where, ())
-    ids: list[int] = table["id"].to_numpy()[_passed(table, where, ())].tolist()
-    return ids
-
-
-def _columns(engine: Engine, where: str | None, cameras: Sequence[str]) -> pl.DataFrame:
-    """The columns that a filter needs, of all images."""
-    names = {"object_id"} | ({"camera"} if cameras else set())
-    names |= set(parse(where).columns) if where is not None else set()
-    found = engine.table(names)
-    if where is not None and not parse(where).columns <= found.keys():
-        some = engine.rows(engine.ids(limit=1000))  # which columns there are, for the message
-        own = {name for row in some for name in row.columns}
-        parse(where).check(sorted(own | set(_FIXED) | found.keys() - {"object_id"}))
-        empty = parse(where).columns - found.keys()
-        found |= {name: [None] * len(found["id"]) for name in empty}
-    return pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
-
-
-def _passed(table: pl.DataFrame, where: str | None, cameras: Sequence[str]) -> Bools:
-    """Which rows pass a filter and are of none of these cameras."""
-    passed = np.ones(table.height, bool)
-    if where is not None:
-        passed &= parse(where).mask(table)
-    if cameras:
-        passed &= ~table["camera"].is_in(list(cameras)).fill_null(False).to_numpy()
-    return passed
-
-
 def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:
     """The image of an object that is nearest to a query; ties by id."""
     keys, rows = images.of_group(group)
+    if not len(keys):
+        return 0
     exact: Any = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     return int(keys[np.lexsort((keys, -exact))[0]])
 

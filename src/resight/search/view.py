@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.search.engines.contract import Near as Near
-from resight.search.index import Found, Index, knn, measure_recall, new_flat, rows_of, unit
+from resight.search.index import NEIGHBOURS, Found, Index, knn, new_flat, rows_of, share_found, unit
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # float32 products of unit vectors differ from exact ones by less than this.
 MARGIN = 8e-6
 _GATHER = 65536
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _Candidates:
 
     def of(self, query: int) -> tuple[Ints, float]:
         """Of one query: positions, and the similarity that all others stay below."""
-        at = np.concatenate([part[1][query] for part in self.parts])
+        at = np.concatenate([_NONE, *(part[1][query] for part in self.parts)])
         ends = [float(part[0][query][-1]) for part in self.parts if part[0].shape[1]]
         return at[at >= 0], max(ends, default=-2.0)
 
@@ -52,6 +53,7 @@ class View:
         self._tail_dead: list[bool] = []
         self._tail_at: dict[int, int] = {}
         self._arrays: tuple[Ints, Ints, Bools] | None = None
+        self.measured = 0  # changes when recall was last measured
 
     def __len__(self) -> int:
         return len(self.base) - int(self._dead.sum()) + len(self._tail_at)
@@ -205,18 +207,32 @@ class View:
         order = np.lexsort((keys[at], -exact))
         at, exact = at[order], exact[order]
         if distinct:
-            first = _first_of_each(groups[at], keys[at])
+            first = _first_of_each(groups[at])
             at, exact = at[first], exact[first]
         at, exact = at[:k], exact[:k]
         return Near(keys[at], groups[at], exact)
 
-    def recall(self) -> float:
-        """recall@10 of the index now, gone vectors not counting."""
-        return measure_recall(self.base, ~self._dead)
+    def recall(self, queries: int = 200) -> float:
+        """recall@10 of a search as it is now, against every vector looked at.
+
+        Vectors that are here ask, evenly spread; what is gone does not count.
+        """
+        self.measured = self.changed
+        _, _, alive = self._all()
+        at = np.flatnonzero(alive)
+        if self.base.coarse is None or not len(at):
+            return 1.0
+        asked = self._rows(at[np.unique(np.linspace(0, len(at) - 1, queries).astype(int))])
+        best = np.full((len(asked), 0), 0, np.float32)
+        for start in range(0, len(at), _GATHER):
+            similar, _ = knn(asked, self._rows(at[start : start + _GATHER]), NEIGHBOURS + 1)
+            best = np.sort(np.concatenate([best, similar], axis=1))[:, -NEIGHBOURS - 1 :]
+        near = self.nearest(asked, NEIGHBOURS + 1)
+        return share_found(best[:, ::-1], [one.similarities for one in near])
 
 
-def _first_of_each(groups: Ints, keys: Ints) -> Ints:
+def _first_of_each(groups: Ints) -> Ints:
     """Positions of the first of each object, in order; those of no object stand alone."""
-    alone = np.where(groups == 0, -keys - 1, groups)
-    _, first = np.unique(alone, return_index=True)
+    own = np.where(groups == 0, -1 - np.arange(len(groups)), groups)
+    _, first = np.unique(own, return_index=True)
     return np.sort(first)

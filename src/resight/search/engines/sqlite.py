@@ -184,7 +184,12 @@ class SqliteEngine:
 
     def meta(self) -> dict[str, Any]:
         """See the contract."""
-        return {key: json.loads(value) for key, value in self.run("SELECT key, value FROM meta")}
+        rows = self.run("SELECT key, value FROM meta")
+        with self.trouble():
+            try:
+                return {key: json.loads(value) for key, value in rows}
+            except ValueError:
+                raise sqlite3.DatabaseError("its settings can't be read") from None
 
     def version(self) -> int:
         """See the contract."""

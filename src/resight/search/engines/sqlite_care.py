@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from resight.errors import UserError
 from resight.search.engines.contract import Sum
 from resight.search.engines.sqlite import SqliteEngine, generation_schema
 from resight.search.engines.writer import SqliteWriter
+from resight.search.sums import grid_of
 
 # Changes that a reader can still catch up with after a compaction, in versions.
 _KEPT = 1000
@@ -60,6 +65,31 @@ def empty_objects(engine: SqliteEngine) -> list[str]:
     return [row[0] for row in engine.run(sql)]
 
 
+def orphans(engine: SqliteEngine) -> list[int]:
+    """Images of an object that is not there."""
+    sql = (
+        "SELECT id FROM images WHERE object IS NOT NULL "
+        "AND object NOT IN (SELECT id FROM objects) ORDER BY id"
+    )
+    return [row[0] for row in engine.run(sql)]
+
+
+def stray_sums(engine: SqliteEngine) -> int:
+    """How many sums there are of objects that are not."""
+    table = f"sums_{engine.generation():d}"
+    sql = f"SELECT COUNT(*) FROM {table} WHERE object NOT IN (SELECT id FROM objects)"
+    return int(engine.run(sql)[0][0])
+
+
+def adopt(engine: SqliteEngine, images: Sequence[int]) -> None:
+    """Give images whose object is not there to the one that their source names.
+
+    Sums are not adjusted: they are to be made anew afterwards.
+    """
+    with engine.writing("repairing") as writer:
+        writer.put([replace(row, object=row.given) for row in engine.rows(images)])
+
+
 def drop(engine: SqliteEngine, images: Collection[int] = (), vectors: Collection[int] = ()) -> None:
     """Remove images, or vectors alone, whatever state they are in; and objects left empty.
 
@@ -78,6 +108,8 @@ def replace_sums(engine: SqliteEngine, sums: Sequence[Sum], stale: Sequence[Sum]
         writer.set_sums([Sum(s.object, s.camera, 0, s.total, 0.0) for s in stale])
         writer.set_sums(sums)
         writer.drop_empty_objects()
+        table = f"sums_{engine.generation():d}"
+        writer.script(f"DELETE FROM {table} WHERE object NOT IN (SELECT id FROM objects)")
 
 
 def put_vectors(engine: SqliteEngine, vectors: dict[int, Any], generation: int) -> None:
@@ -141,6 +173,7 @@ def salvage(path: Path) -> tuple[int, Path]:
     new.unlink(missing_ok=True)
     old = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     old.text_factory = lambda raw: raw.decode(errors="replace")
+    old.execute("PRAGMA writable_schema = ON")  # else a file that was cut is not read at all
     try:
         tables = [
             row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -155,8 +188,8 @@ def salvage(path: Path) -> tuple[int, Path]:
                 fresh.executescript(generation_schema(int(name.split("_")[1])))
             elif name.startswith("sqlite_"):
                 continue
-            fresh.execute(f"DELETE FROM {name}")
             _carry(old, fresh, name)
+        _settle(fresh)
         fresh.commit()
         saved = int(fresh.execute("SELECT COUNT(*) FROM images").fetchone()[0])
         fresh.close()
@@ -167,17 +200,49 @@ def salvage(path: Path) -> tuple[int, Path]:
     finally:
         old.close()
     kept = path.with_name(path.name + ".damaged")
-    os.replace(path, kept)
-    for ending in ("-wal", "-shm"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
+    os.link(path, kept)
+    for ending in ("-wal", "-shm"):  # a log must not come to stand beside another file
+        log = path.with_name(path.name + ending)
+        if log.exists():
+            log.replace(kept.with_name(kept.name + ending))
     os.replace(new, path)
     return saved, kept
+
+
+def _settle(fresh: sqlite3.Connection) -> None:
+    """Settings that follow from what was saved, where they were lost; a version beyond all others,
+    so that nobody takes this for what he has seen."""
+    meta: dict[str, Any] = {"generation": 0, "version": 0, "level": "image"}
+    for key, value in fresh.execute("SELECT key, value FROM meta"):
+        with contextlib.suppress(ValueError):
+            meta[key] = json.loads(value)
+    sql = "SELECT name FROM sqlite_master WHERE name GLOB 'vectors_[0-9]*'"
+    there = {int(row[0].split("_")[1]) for row in fresh.execute(sql)}
+    if meta["generation"] not in there:
+        meta["generation"] = max(there)
+    sql = "SELECT MAX(changed) FROM images UNION ALL SELECT MAX(version) FROM removed"
+    latest = max(row[0] or 0 for row in fresh.execute(sql).fetchall())
+    meta["version"] = meta["known_since"] = max(meta["version"], latest) + 1
+    if "dim" not in meta or "grid" not in meta:
+        sql = f"SELECT vector FROM vectors_{meta['generation']:d} LIMIT 8192"
+        blobs = [row[0] for row in fresh.execute(sql)]
+        sizes = [len(blob) for blob in blobs]
+        usual = max(set(sizes), key=sizes.count, default=0)
+        rows = [np.frombuffer(blob, np.float32) for blob in blobs if len(blob) == usual]
+        rows = [row for row in rows if np.isfinite(row).all()]
+        if rows:
+            meta |= {"dim": usual // 4, "grid": grid_of(np.stack(rows))}
+    fresh.execute("DELETE FROM meta")
+    pairs = [(key, json.dumps(value, ensure_ascii=False)) for key, value in meta.items()]
+    fresh.executemany("INSERT INTO meta VALUES (?, ?)", pairs)
 
 
 def _carry(old: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> None:
     """Copy a table row by row; where a page can't be read, go on behind it."""
     columns = len(old.execute(f"PRAGMA table_info({table})").fetchall())
-    put = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * columns)})"
+    new = "REPLACE" if table == "meta" else "IGNORE"
+    put = f"INSERT OR {new} INTO {table} VALUES ({', '.join('?' * columns)})"
     try:
         for row in old.execute(f"SELECT * FROM {table}"):
             with contextlib.suppress(sqlite3.IntegrityError):
