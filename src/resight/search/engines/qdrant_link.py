@@ -50,6 +50,7 @@ class Link:
             self.first = self._users[0] == 0
             self._users[0] += 1
         self._closed = False
+        self._held: tuple[str, str, float] | None = None  # our lease: token, who, since when
 
     def close(self) -> None:
         """Let go; the last one closes the client."""
@@ -123,6 +124,7 @@ class Link:
         for start in range(0, len(points), size):
             with self.using() as client:
                 client.upsert(collection, list(points[start : start + size]), wait=True)
+            self._beat()
 
     def delete(self, collection: str, ids: Sequence[Any]) -> None:
         """Forget points by id."""
@@ -153,6 +155,7 @@ class Link:
             held = self._holder()
             free = held is None or held["until"] < time.time()
             if free and self._replace(token, told, time.time() + LEASE, _before(time.time())):
+                self._held = token, told, time.time()
                 return token
             waited, holder = time.monotonic() - start, (held or {}).get("who", "another process")
             if waited > wait:
@@ -167,14 +170,21 @@ class Link:
 
     def renew(self, token: str, who: str) -> None:
         """The lease for longer. Raises UserError where it was lost meanwhile."""
+        self._held = token, who, time.time()
         if not self._replace(token, who, time.time() + LEASE, _of(token)):
             raise UserError(
                 f"{self.name}: writing took longer than {LEASE:.0f} s and another one has begun; "
                 "nothing of this change was kept, run it again"
             )
 
+    def _beat(self) -> None:
+        """Keep the lease through a long change."""
+        if self._held is not None and time.time() - self._held[2] > LEASE / 3:
+            self.renew(*self._held[:2])
+
     def give(self, token: str) -> None:
         """The lease back, if it is still ours."""
+        self._held = None
         self._replace(token, "", 0.0, _of(token))
 
     def _replace(self, token: str, who: str, until: float, only: models.Filter) -> bool:

@@ -51,7 +51,7 @@ def _asked(
     some: Any = None,
 ) -> list[list[Any]]:
     """(key, object, vector) of the candidates of each query."""
-    effort = None if exact else max(64, 2 * (fetch + _OVER))
+    effort = None if exact else max(200, 4 * (fetch + _OVER))
     found: list[list[Any]] = []
     for start in range(0, len(asked), 64):
         requests = [

@@ -157,6 +157,8 @@ class SqliteEngine:
         # In memory there is one connection: readers wait, or they would see what is half done.
         alone = self._lock if self.path is None else nullcontext()
         with self.turns.taken(who), alone, self.trouble():
+            if self._writes.in_transaction:
+                raise RuntimeError("writing inside writing")
             self._writes.execute("BEGIN IMMEDIATE")
             try:
                 version = int(self._one(self._writes, "version")) + 1
