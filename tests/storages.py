@@ -82,6 +82,20 @@ def storage(kind: str, folder: Path) -> Iterator[Storage]:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
+@cache
+def quick_qdrant() -> None:
+    """Qdrant's local mode waits for the disk at each point; tests of what it keeps need not."""
+    from qdrant_client.local.persistence import CollectionPersistence
+
+    real = CollectionPersistence.__init__
+
+    def init(self: Any, *how: Any, **more: Any) -> None:
+        real(self, *how, **more)
+        self.storage.execute("PRAGMA synchronous = OFF")
+
+    CollectionPersistence.__init__ = init  # type: ignore[method-assign]
+
+
 def _maker(kind: str, folder: Path, name: str) -> Callable[..., Engine]:
     if kind in ("memory", "sqlite"):
         from resight.search.engines.sqlite import SqliteEngine
@@ -96,6 +110,7 @@ def _maker(kind: str, folder: Path, name: str) -> Callable[..., Engine]:
     pytest.importorskip("qdrant_client", reason="needs qdrant-client", exc_type=ImportError)
     from resight.search.engines.qdrant import QdrantEngine
 
+    quick_qdrant()
     if kind == "qdrant":
         return lambda **how: QdrantEngine(f"qdrant:{folder / name}", **how)
     url = os.environ.get("QDRANT_URL")

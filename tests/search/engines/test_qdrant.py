@@ -16,6 +16,9 @@ from resight.search.engines import qdrant_link
 from resight.search.engines.contract import LeftOut, Place, Row, Sum
 from resight.search.engines.qdrant import QdrantEngine, split_name
 from resight.search.views import Views
+from storages import quick_qdrant
+
+quick_qdrant()
 
 
 class Killed(BaseException):
