@@ -284,3 +284,11 @@ def test_small_pictures_go_along(gallery, photos):
     assert small is not None and Image.open(io.BytesIO(small)).size == (40, 32)
     (row,) = gallery.engine.rows([id_])
     assert row.bytes == (photos / "o0" / "0.png").stat().st_size and len(row.content) == 64
+
+
+def test_a_source_that_names_a_file_twice(gallery, photos):
+    images = load_images(photos)
+    gallery.add(images.rows([0, 1, 0, 2, 1]))
+    assert counts(gallery) == {"added": 3} and gallery.engine.counts()[0] == 3
+    gallery.add(images.rows([0, 0]))
+    assert gallery.engine.counts()[0] == 3

@@ -35,8 +35,9 @@ def info(gallery: options.GalleryFolder, json_: options.Json = False) -> None:
     print(
         f"{found['level']} level: {found['vectors']:,} vectors of {found['dimensions']} dimensions"
     )
-    recall = "" if index["kind"] == "flat" else f", recall@10 {index['recall@10']:.3f}"
-    print(f"index: {index['kind']}{recall}, {index['since']:,} changes since")
+    recall = f", recall@10 {index['recall@10']:.3f}" if "effort" in index else ""
+    since = f", {index['since']:,} changes since" if "since" in index else ""
+    print(f"index: {index['kind']}{recall}{since}")
     print(f"on disk: {found['bytes'] / 2**20:,.1f} MB, version {found['version']:,}")
     for name, path in found["roots"].items():
         print(f"photos {name}: {path}" + ("" if Path(path).is_dir() else "  (not there)"))

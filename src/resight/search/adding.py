@@ -87,7 +87,8 @@ class Adding:
         todo: list[_Todo] = []
         for start in range(0, len(self._rows), 2000):
             todo += self._compared(start, self._rows[start : start + 2000])
-        return self._without_copies(todo)
+        by_place = {one.row.place: one for one in reversed(todo)}  # a source may say it twice
+        return self._without_copies([one for one in todo if by_place[one.row.place] is one])
 
     def _compared(self, start: int, rows: Sequence[Row]) -> Iterator[_Todo]:
         places = [row.place for row in rows if row.place is not None]

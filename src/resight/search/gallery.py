@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
-from resight.search import editing, finding
+from resight.search import editing, finding, remote
 from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
 from resight.search.engines.contract import Engine
@@ -116,7 +116,7 @@ class Gallery:
                 "one, or another name"
             )
         with opened.writing("a new gallery") as writer:
-            writer.set_meta(index=index, place=str(folder))
+            writer.set_meta(index=index, place=str(folder) if engine is None else None)
         if embedder is not None:
             embedder.save(folder / EMBEDDER)
         record = {"format": 2, "embedder": EMBEDDER} | ({"engine": engine} if engine else {})
@@ -141,7 +141,7 @@ class Gallery:
         engine = open_engine(str(name or folder / DATABASE), create=False)
         gallery = cls(None, engine=engine, folder=folder, tell=tell)
         gallery.device = device
-        if engine.meta().get("place") != str(folder):
+        if name is None and engine.meta().get("place") != str(folder):
             gallery._moved_here()
         return gallery
 
@@ -219,6 +219,8 @@ class Gallery:
 
     def __len__(self) -> int:
         """The number of vectors at its level: images, or objects (unknown ones stand alone)."""
+        if remote.can_search(self.engine, None):  # its own index: nothing is read for this
+            return self.engine.counts()[self.level == "object"]
         return len(self.views.get(self.level))
 
     @property
@@ -266,12 +268,15 @@ class Gallery:
         """Counts, settings, index, calibration, and where photos are expected."""
         meta = self.engine.meta()
         images, objects = self.engine.counts()
-        view = self.views.get(self.level)
+        index: dict[str, Any] = {"kind": "the engine's own"}
+        if not remote.can_search(self.engine, None):
+            view = self.views.get(self.level)
+            index = view.base.info | {"since": view.changed}
         found: dict[str, Any] = {"gallery": str(self.folder or self.engine.name)}
         found |= {"level": meta["level"], "images": images, "objects": objects}
-        found |= {"vectors": len(view), "dimensions": meta.get("dim", 0)}
+        found |= {"vectors": len(self), "dimensions": meta.get("dim", 0)}
         found |= {"version": meta["version"], "generation": meta["generation"]}
-        found |= {"index": view.base.info | {"since": view.changed}}
+        found |= {"index": index}
         found |= {"roots": {root.name: root.path for root in self.engine.roots()}}
         found["calibrated"] = {
             level: known.record | {"stale": known.stale(images) > STALE}

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.search import remote
 from resight.search.calibrating import Known, kept
 from resight.search.engines.contract import Engine, Row
+from resight.search.filters import parse
 from resight.search.finding import at_path, columns_for, passed_by
 from resight.search.hits import Hit, Hits
 from resight.search.incoming import full_path
@@ -48,18 +50,26 @@ class Search:
             raise UserError(f"k = {k}: at least 1 hit must be asked for")
         if self.rerank is None and k == 1:  # a gap is between two
             return [replace(hits, hits=hits.hits[:1]) for hits in self(queries, 2, exclude)]
-        by = "image" if self.level == "image" else "object"
-        view = self.views.get(by, self.exclude_cameras)
-        if not len(view):
+        if not self.engine.counts()[0]:
             return [Hits(()) for _ in range(len(queries))]
-        _check_queries(queries, view.dim)
-        keep = self._keep(view)
+        _check_queries(queries, int(self.engine.meta()["dim"]))
         barred = self._barred(exclude) if exclude is not None and self.level == "image" else None
-        found = view.nearest(queries, k, distinct=self.level == "image", keep=keep, without=barred)
-        if self.rerank is not None:
-            found = self.rerank(queries, found, view)
-        shown = self._shown(queries, found)
-        answers = self._hits(found, shown, view)
+        by = "image" if self.level == "image" else "object"
+        tree = parse(self.where).tree if self.where is not None else None
+        plain = not self.exclude_cameras and self.rerank is None
+        if plain and remote.can_search(self.engine, tree):
+            columns_for(self.engine, self.where, ())  # what is wrong with a filter is said
+            found = remote.nearest(self.engine, queries, k, level=by, where=tree, without=barred)
+            kind = "the engine's index"
+        else:
+            view = self.views.get(by, self.exclude_cameras)
+            found = view.nearest(
+                queries, k, distinct=by == "image", keep=self._keep(view), without=barred
+            )
+            if self.rerank is not None:
+                found = self.rerank(queries, found, view)
+            kind = view.base.info.get("kind", "flat")
+        answers = self._hits(found, self._shown(queries, found), kind)
         known = kept(self.engine, self.level)
         return answers if known is None else self._judged(answers, found, known)
 
@@ -132,12 +142,11 @@ class Search:
             shown.append(line)
         return shown
 
-    def _hits(self, found: list[Near], shown: list[list[int]], view: View) -> list[Hits]:
+    def _hits(self, found: list[Near], shown: list[list[int]], kind: str) -> list[Hits]:
         ids = sorted({id_ for line in shown for id_ in line})
         rows = {row.id: row for row in self.engine.rows(ids)}
         roots = {root.id: root for root in self.engine.roots()}
         counts = self._counts(found)
-        kind = view.base.info.get("kind", "flat")
         why = f"{self.level} level, {kind}" + (", re-ranked" if self.rerank is not None else "")
         answers = []
         for near, line in zip(found, shown, strict=True):

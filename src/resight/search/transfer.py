@@ -76,8 +76,8 @@ def _copy_left_out(source: Engine, target: Engine, roots: dict[int, int]) -> Non
 
 def checksum(engine: Engine) -> int:
     """Over all ids and vectors, rising; the same wherever a gallery is kept."""
-    value = 0
+    ids_sum = vectors_sum = 0
     for ids, _, vectors in engine.every_vector():
-        value = zlib.crc32(ids.tobytes(), value)
-        value = zlib.crc32(np.ascontiguousarray(vectors).tobytes(), value)
-    return value
+        ids_sum = zlib.crc32(ids.tobytes(), ids_sum)
+        vectors_sum = zlib.crc32(np.ascontiguousarray(vectors).tobytes(), vectors_sum)
+    return ids_sum << 32 | vectors_sum

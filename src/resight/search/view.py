@@ -207,7 +207,7 @@ class View:
         order = np.lexsort((keys[at], -exact))
         at, exact = at[order], exact[order]
         if distinct:
-            first = _first_of_each(groups[at])
+            first = first_of_each(groups[at])
             at, exact = at[first], exact[first]
         at, exact = at[:k], exact[:k]
         return Near(keys[at], groups[at], exact)
@@ -231,7 +231,7 @@ class View:
         return share_found(best[:, ::-1], [one.similarities for one in near])
 
 
-def _first_of_each(groups: Ints) -> Ints:
+def first_of_each(groups: Ints) -> Ints:
     """Positions of the first of each object, in order; those of no object stand alone."""
     own = np.where(groups == 0, -1 - np.arange(len(groups)), groups)
     _, first = np.unique(own, return_index=True)

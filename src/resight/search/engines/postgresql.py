@@ -33,6 +33,8 @@ from resight.search.where.tree import Tree
 class PostgresEngine(PostgresReader):
     """A gallery in a schema of a database. `create` False: it has to be there."""
 
+    filters = True  # `nearest` takes them
+
     def __init__(self, address: str, *, create: bool = True, wait: float = 60.0):
         self.name = without_password(address)
         target, self.schema = split_name(address)

@@ -49,6 +49,8 @@ def split_name(address: str) -> tuple[str, str]:
 class QdrantEngine(QdrantReader):
     """A gallery in collections of a Qdrant. `create` False: it has to be there."""
 
+    filters = False  # `nearest` takes none
+
     def __init__(self, address: str, *, create: bool = True, wait: float = 60.0):
         self.name = address
         location, base = split_name(address)
