@@ -119,6 +119,9 @@ def _print_calibration(known: Known, gallery: Path) -> None:
     print("of things not in the gallery, matched:   of things in it, found:")
     for point in record["operating_points"]:
         print(f"  {_percent(point, 'false_match'):38} {_percent(point, 'found')}")
+    for row in record.get("by_camera", []):
+        name = f"at alpha {record['alpha']:.3g}, camera {row['query_camera']}:"
+        print(f"  {name:38} found {_percent(row, 'found')}, false {_percent(row, 'false_match')}")
     error = record["expected_calibration_error"]
     if error is not None:
         print(f"probability of the first hit: calibration error {error:.3f} on held-out objects")

@@ -20,7 +20,7 @@ from resight.search.calibration import Calibration, calibrate, promise_kept
 from resight.search.engines.contract import Engine
 from resight.search.isotonic import HitProbability, expected_calibration_error
 from resight.search.left_out import Nearest, best_other, gaps, queries_other
-from resight.search.operating import operating_points, plot_operating
+from resight.search.operating import by_camera_pair, operating_points, plot_operating
 
 ALPHA = 0.05
 STALE = 0.1  # share of the gallery that may change before a calibration is called stale
@@ -66,11 +66,13 @@ def kept(engine: Engine, level: str) -> Known | None:
 
 @dataclass(frozen=True)
 class _Own:
-    """The images of known objects: vectors (N, D), object ids (N,), codes from 0, cameras."""
+    """The images of known objects: vectors (N, D), object ids (N,), codes from 0; cameras by name
+    (N,), and as codes (-1 unknown) where the own one is to be left out."""
 
     vectors: NDArray[np.float32]
     ids: NDArray[np.int64]
     codes: NDArray[np.int64]
+    names: list[str | None]
     cameras: NDArray[np.int64] | None
 
 
@@ -97,11 +99,13 @@ def calibrate_gallery(
     if not 0 < alpha < 1:
         raise UserError(f"alpha = {alpha:g}: a rate of false matches lies between 0 and 1")
     own = _own(engine, cross_camera)
-    alone = _asked(own, level, seed)
-    found, codes = alone
+    found, codes, asked = _asked(own, level, seed)
+    alone = found, codes
     record: dict[str, Any] = {"level": level, "images": engine.counts()[0], "queries": len(codes)}
     record |= {"from": "the gallery's own images", "seed": seed, "cross_camera": cross_camera}
+    cameras = [own.names[row] for row in asked.tolist()]
     if queries is not None:
+        cameras = []
         found, codes = _from_queries(own, level, engine, queries)
         record |= {"from": "query photos", "queries": len(codes)}
     ids = np.zeros(int(own.codes.max()) + 1, np.int64)
@@ -119,6 +123,8 @@ def calibrate_gallery(
             f"alpha {alpha:g} takes {int(np.ceil(2 / alpha - 1)):,} objects, there are "
             f"{calibration.n_objects:,}: {record['alpha']:.3g} is promised instead"
         )
+    if len(set(cameras) - {None}) > 1:
+        record["by_camera"] = _by_camera(found, cameras, record["alpha"])
     if plot is not None:
         plot_operating(known[0], known[1], found.other, plot, record["alpha"])
     if queries is not None:
@@ -144,25 +150,22 @@ def _own(engine: Engine, cross_camera: bool) -> _Own:
             f"{engine.name}: a calibration takes at least 2 known objects; add images with labels"
         )
     _, codes = np.unique(groups, return_inverse=True)
+    table = engine.table(["camera"])
+    by_id = dict(zip(table["id"], table.get("camera", []), strict=False))
+    names = [by_id.get(id_) for part in parts for id_ in part[0].tolist()]
     cameras = None
     if cross_camera:
-        images = np.concatenate([part[0] for part in parts])
-        table = engine.table(["camera"])
-        names = dict(zip(table["id"], table.get("camera", []), strict=False))
         seen: dict[str, int] = {}
-        cameras = np.array(
-            [
-                -1 if names.get(i) is None else seen.setdefault(names[i], len(seen))
-                for i in images.tolist()
-            ],
-            np.int64,
-        )
+        of = [-1 if name is None else seen.setdefault(name, len(seen)) for name in names]
+        cameras = np.array(of, np.int64)
     vectors = np.concatenate([part[2] for part in parts])
-    return _Own(vectors, groups, codes.astype(np.int64), cameras)
+    return _Own(vectors, groups, codes.astype(np.int64), names, cameras)
 
 
-def _asked(own: _Own, level: str, seed: int) -> tuple[Nearest, NDArray[np.int64]]:
-    """The gallery's own images as queries, at most `_QUERIES`, evenly drawn."""
+def _asked(
+    own: _Own, level: str, seed: int
+) -> tuple[Nearest, NDArray[np.int64], NDArray[np.int64]]:
+    """The gallery's own images as queries, at most `_QUERIES`, evenly drawn; codes and rows."""
     rows = np.arange(len(own.codes))
     if len(rows) > _QUERIES:
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_QUERIES])
@@ -173,7 +176,17 @@ def _asked(own: _Own, level: str, seed: int) -> tuple[Nearest, NDArray[np.int64]
         cameras=own.cameras,
         rows=rows,
     )
-    return found, own.codes[rows]
+    return found, own.codes[rows], rows
+
+
+def _by_camera(found: Nearest, cameras: list[str | None], alpha: float) -> list[dict[str, Any]]:
+    """What comes of queries of each camera, at the threshold of all."""
+    possible = found.possible
+    known, right = found.similarity[possible, 0], found.right[possible, 0]
+    threshold = operating_points(known, right, found.other, [alpha])[0]["threshold"]
+    pairs = [(camera or "unknown", "any") for camera in cameras]
+    of_known = [pairs[row] for row in np.flatnonzero(possible).tolist()]
+    return by_camera_pair(known, right, of_known, found.other, pairs, threshold)
 
 
 def _from_queries(
