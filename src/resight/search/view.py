@@ -62,6 +62,7 @@ class View:
         self._tail_at: dict[int, int] = {}
         self._arrays: tuple[Ints, Ints, Bools] | None = None
         self._per_object: int | None = None
+        self.masks: dict[Any, tuple[int, Bools]] = {}  # of filters: the version, and what passed
         self.measured = 0  # changes when recall was last measured
 
     def __len__(self) -> int:

@@ -67,7 +67,10 @@ def empty_objects(engine: SqliteEngine) -> list[str]:
 
 def orphans(engine: SqliteEngine) -> list[int]:
     """Images of an object that is not there."""
-    sql = "SELECT id FROM images WHERE object NOT IN (SELECT id FROM objects) ORDER BY id"
+    sql = (
+        "SELECT id FROM images WHERE object IS NOT NULL "
+        "AND object NOT IN (SELECT id FROM objects) ORDER BY id"
+    )
     return [row[0] for row in engine.run(sql)]
 
 
