@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from resight.search.check import NOTE, check, rebuilt_sums
 from resight.search.editing import change
 from resight.search.gallery import Gallery
-from resight.search.sums import spread, totals_of
+from resight.search.sums import grid_of, spread, squares_of, totals_of
 
 NAMES = (None, "a", "b", "c", "d")
 CAMERAS = (None, "c1", "c2")
@@ -182,3 +182,12 @@ def test_an_image_among_the_wrong_ones_is_named() -> None:
     assert first.where == f"/g/{wrong}.png"
     assert f"far from the other images of {names[wrong]!r}" in first.text
     assert "resight gallery move" in first.mend
+
+
+@pytest.mark.parametrize("dim", [1, 7, 512])
+def test_squares_do_not_depend_on_what_is_summed_beside(dim: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, dim)).astype(np.float32)
+    grid = grid_of(rows)
+    together = squares_of(rows, grid)
+    assert [squares_of(row[None], grid)[0] for row in rows] == together.tolist()
+    np.testing.assert_allclose(together, np.square(rows.astype(float)).sum(axis=1), rtol=1e-3)

@@ -40,7 +40,7 @@ def change(
                 continue
             gone.append(replace(old, vector=held))
         if vector is not None:
-            come.append(replace(row, vector=vector))
+            come.append(row if row.vector is not None else replace(row, vector=vector))
     if delete:
         writer.delete([i for i in delete if i in before])
     kept = writer.put(put)

@@ -75,13 +75,16 @@ def look_at_all(
 ) -> list[Seen | BadImage | None]:
     """The same for files whose vectors are there already; None where there is no file."""
 
-    def one(path: str, box: Box | None) -> Seen | BadImage | None:
-        if not os.path.exists(path):
-            return None
+    def one(at: int) -> Seen | BadImage:
         try:
-            return look(path, decode(path, box=box, target=(THUMBNAIL, THUMBNAIL)))
+            return look(paths[at], decode(paths[at], box=boxes[at], target=(THUMBNAIL, THUMBNAIL)))
         except BadImage as error:
             return error
 
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, paths, boxes))
+    there = [at for at, path in enumerate(paths) if os.path.exists(path)]
+    found: list[Seen | BadImage | None] = [None] * len(paths)
+    if there:
+        with ThreadPoolExecutor(threads) as pool:
+            for at, seen in zip(there, pool.map(one, there), strict=True):
+                found[at] = seen
+    return found

@@ -28,6 +28,9 @@ FLAT_BELOW = 250_000  # vectors; benchmarks/gallery.py shows where the coarse on
 RECALL_FLOOR = 0.99
 _QUERIES = 500  # vectors that recall is measured with
 NEIGHBOURS = 10
+# From so many queries on faiss multiplies matrices instead of going row by row; the 128,000 that
+# some of its releases begin with are ten times slower for a batch (benchmarks/gallery.py).
+faiss.cvar.distance_compute_blas_threshold = 20
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 

@@ -57,7 +57,7 @@ def nearest(
             barred = without[at] if without is not None else frozenset()
             keep = np.flatnonzero(~np.isin(near.keys, np.fromiter(barred, np.int64, len(barred))))
             if level == "image":
-                keep = keep[first_of_each(near.groups[keep])]
+                keep = keep[first_of_each(near.groups[None, keep])[0]]
             best = keep[:k]
             found[at] = Near(near.keys[best], near.groups[best], near.similarities[best])
             if len(keep) < k and len(near.keys) >= fetch and fetch < total:

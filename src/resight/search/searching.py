@@ -100,6 +100,16 @@ class Search:
         by_camera = self.exclude_cameras if self.level == "image" else ()
         if self.where is None and not by_camera:
             return None
+        key = self.where, by_camera
+        version, mask = view.masks.get(key, (-1, None))
+        if mask is None or version != view.version:  # asked again while nothing has changed
+            mask = self._mask(view, by_camera)
+            if len(view.masks) > 8:
+                view.masks.clear()
+            view.masks[key] = view.version, mask
+        return mask
+
+    def _mask(self, view: View, by_camera: tuple[str, ...]) -> Bools:
         table = columns_for(self.engine, self.where, by_camera)
         passed = passed_by(table, self.where, by_camera)
         ids = table["id"].to_numpy()[passed]

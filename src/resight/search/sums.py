@@ -49,10 +49,13 @@ def adjusted(
     sums: dict[Key, Sum] = {(one.object, one.camera): one for one in present}
     totals: dict[Key, tuple[int, NDArray[np.float64], float]] = {}
     for sign, rows in ((-1, gone), (1, come)):
-        for row in rows:
-            if row.object is None:
-                continue
-            key = (row.object, row.camera or "")
+        known = [row for row in rows if row.object is not None]
+        if not known:
+            continue
+        vectors = np.array([row.vector for row in known], np.float32)
+        steps, squares_ = on_grid(vectors, grid), squares_of(vectors, grid).tolist()
+        for row, step, square in zip(known, steps, squares_, strict=True):
+            key = (str(row.object), row.camera or "")
             before = sums.get(key)
             if key not in totals:
                 totals[key] = (
@@ -61,21 +64,20 @@ def adjusted(
                     else (0, np.zeros(dim), 0.0)
                 )
             count, total, squares = totals[key]
-            assert row.vector is not None
-            vector = on_grid(row.vector, grid)
-            total += sign * vector
-            squares += sign * square_of(row.vector, grid)
-            totals[key] = (count + sign, total, squares)
+            total += sign * step
+            totals[key] = (count + sign, total, squares + sign * square)
     return [
         Sum(name, camera, count, total, squares)
         for (name, camera), (count, total, squares) in totals.items()
     ]
 
 
-def square_of(vector: NDArray[Any], grid: float) -> float:
-    """The squared length of a vector (D,), on a grid of its own so that it adds up exactly."""
-    step = grid * grid * 2.0**_BITS * max(1, len(vector))
-    return float(np.rint(np.square(np.asarray(vector, np.float64)).sum() / step) * step)
+def squares_of(vectors: NDArray[Any], grid: float) -> NDArray[np.float64]:
+    """Squared lengths of vectors (N, D), on a grid of their own so that they add up exactly."""
+    step = grid * grid * 2.0**_BITS * max(1, vectors.shape[1])
+    squares: NDArray[np.float64] = np.square(np.asarray(vectors, np.float64)).sum(axis=1)
+    rounded: NDArray[np.float64] = np.rint(squares / step) * step
+    return rounded
 
 
 def totals_of(sums: Iterable[Sum]) -> dict[str, tuple[int, NDArray[np.float64], float]]:

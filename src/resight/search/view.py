@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 # float32 products of unit vectors differ from exact ones by less than this.
 MARGIN = 8e-6
 _GATHER = 65536
-_NONE = np.zeros(0, np.int64)
+_CELLS = 2**20
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class _Candidates:
     whole: bool
     coarse: bool = False
 
-    def of(self, query: int) -> tuple[Ints, float]:
-        """Of one query: positions, and the similarity that all others stay below."""
-        at = np.concatenate([_NONE, *(part[1][query] for part in self.parts)])
-        ends = [float(part[0][query][-1]) for part in self.parts if part[0].shape[1]]
-        return at[at >= 0], max(ends, default=-2.0)
+    def joined(self, queries: int) -> tuple[Ints, NDArray[np.float64]]:
+        """Positions (Q, n), -1 for none, and the similarities (Q,) that all others stay below."""
+        at = np.concatenate([np.zeros((queries, 0), np.int64), *(p[1] for p in self.parts)], 1)
+        ends = [part[0][:, -1:] for part in self.parts if part[0].shape[1]]
+        return at, np.concatenate([np.full((queries, 1), -2.0), *ends], 1).max(axis=1)
 
 
 class View:
@@ -53,6 +53,8 @@ class View:
         self._tail_dead: list[bool] = []
         self._tail_at: dict[int, int] = {}
         self._arrays: tuple[Ints, Ints, Bools] | None = None
+        self._per_object: int | None = None
+        self.masks: dict[Any, tuple[int, Bools]] = {}  # of filters: the version, and what passed
         self.measured = 0  # changes when recall was last measured
 
     def __len__(self) -> int:
@@ -127,6 +129,9 @@ class View:
     def _rows(self, at: Ints) -> NDArray[np.float32]:
         """Unit vectors by position."""
         base = len(self.base)
+        if not self._tail_keys:
+            early_rows: NDArray[np.float32] = self.base.rows[at]
+            return early_rows
         rows = np.empty((len(at), self.dim), np.float32)
         early = at < base
         rows[early] = self.base.rows[at[early]]
@@ -151,23 +156,24 @@ class View:
         count = len(self._all()[0])
         usable = self._all()[2] if keep is None else self._all()[2] & keep
         total = int(usable.sum())
-        found: list[Near | None] = [None] * len(asked)
-        todo, fetch = list(range(len(asked))), k + 8
-        while todo:
+        found: dict[int, Near] = {}
+        todo, fetch = np.arange(len(asked)), k + 8
+        if distinct:
+            fetch += 2 * self._crowd()
+        while len(todo):
             candidates = self._candidates(asked[todo], fetch, usable, total)
-            short = []
-            for at, query in enumerate(todo):
-                barred = without[query] if without is not None else frozenset()
-                positions, horizon = candidates.of(at)
-                near = self._settle(asked[query], positions, usable, barred, k, distinct)
-                found[query] = near
-                full = len(near.keys) == k
-                if not candidates.whole and not (
-                    full and (candidates.coarse or near.similarities[-1] > horizon + MARGIN)
-                ):
-                    short.append(query)
-            todo, fetch = short, min(count, fetch * 4)
-        return [near for near in found if near is not None]
+            positions, horizon = candidates.joined(len(todo))
+            barred = [without[query] for query in todo.tolist()] if without is not None else None
+            near = self._settle(asked[todo], positions, usable, barred, k, distinct)
+            found |= dict(zip(todo.tolist(), near, strict=True))
+            if candidates.whole:
+                break
+            full = np.array([len(one.keys) == k for one in near])
+            if not candidates.coarse:
+                last = [one.similarities[-1] if len(one.keys) else -2.0 for one in near]
+                full &= np.array(last) > horizon + MARGIN
+            todo, fetch = todo[~full], min(count, fetch * 4)
+        return [found[query] for query in range(len(asked))]
 
     def _candidates(
         self, asked: NDArray[np.float32], fetch: int, usable: Bools, total: int
@@ -191,26 +197,50 @@ class View:
 
     def _settle(
         self,
-        query: NDArray[np.float32],
+        asked: NDArray[np.float32],
         positions: Ints,
         usable: Bools,
-        barred: frozenset[int],
+        barred: Sequence[frozenset[int]] | None,
         k: int,
         distinct: bool,
-    ) -> Near:
-        """The k best of the candidates, compared again."""
-        keys, groups, _ = self._all()
-        at = positions[usable[positions]]
-        if barred:
-            at = at[~np.isin(keys[at], np.fromiter(barred, np.int64, len(barred)))]
-        exact = (self._rows(at).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-        order = np.lexsort((keys[at], -exact))
-        at, exact = at[order], exact[order]
+    ) -> list[Near]:
+        """The k best of the candidates (Q, n), compared again."""
+        all_keys, all_groups, _ = self._all()
+        count, width = positions.shape
+        good = positions >= 0
+        at = np.where(good, positions, 0)
+        good &= usable[at]
+        keys = all_keys[at]
+        for row, out in enumerate(barred or ()):
+            if out:
+                good[row] &= ~np.isin(keys[row], np.fromiter(out, np.int64, len(out)))
+        exact = np.empty((count, width))
+        step = max(1, _CELLS // max(1, width * self.dim))
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            here = at[part]
+            rows = self._rows(here.ravel()).reshape(*here.shape, self.dim).astype(np.float64)
+            rows *= asked[part, None].astype(np.float64)
+            exact[part] = rows.sum(axis=2)
+        exact[~good] = -np.inf
+        order = np.lexsort((keys, -exact), axis=-1)
+        at, good = np.take_along_axis(at, order, 1), np.take_along_axis(good, order, 1)
         if distinct:
-            first = first_of_each(groups[at])
-            at, exact = at[first], exact[first]
-        at, exact = at[:k], exact[:k]
-        return Near(keys[at], groups[at], exact)
+            good &= first_of_each(all_groups[at])
+        good &= np.cumsum(good, axis=1) <= k
+        exact = np.take_along_axis(exact, order, 1)[good]
+        ends = np.cumsum(good.sum(axis=1))
+        keys, groups = all_keys[at[good]], all_groups[at[good]]
+        spans = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [Near(keys[one], groups[one], exact[one]) for one in spans]
+
+    def _crowd(self) -> int:
+        """How many images an object has, more or less."""
+        if self._per_object is None:
+            groups = self._all()[1]
+            known = int((groups > 0).sum())
+            self._per_object = known // max(1, len(np.unique(groups[groups > 0])))
+        return self._per_object
 
     def recall(self, queries: int = 200) -> float:
         """recall@10 of a search as it is now, against every vector looked at.
@@ -231,8 +261,11 @@ class View:
         return share_found(best[:, ::-1], [one.similarities for one in near])
 
 
-def first_of_each(groups: Ints) -> Ints:
-    """Positions of the first of each object, in order; those of no object stand alone."""
-    own = np.where(groups == 0, -1 - np.arange(len(groups)), groups)
-    _, first = np.unique(own, return_index=True)
-    return np.sort(first)
+def first_of_each(groups: Ints) -> Bools:
+    """Which of each line (Q, n) are the first of their object; those of none stand alone."""
+    own = np.where(groups == 0, -1 - np.arange(groups.shape[1]), groups)
+    order = np.argsort(own, axis=1, kind="stable")
+    sorted_ = np.take_along_axis(own, order, 1)
+    first = np.ones(groups.shape, bool)
+    np.put_along_axis(first, order[:, 1:], sorted_[:, 1:] != sorted_[:, :-1], 1)
+    return first

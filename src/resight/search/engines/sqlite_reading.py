@@ -210,12 +210,15 @@ class SqliteReader:
 
     def known(self, places: Sequence[Place]) -> dict[Place, Row]:
         """See the contract."""
-        sql = f"SELECT {_IMAGE} {_FROM} WHERE i.root = ? AND i.path = ? AND i.box = ?"
+        wanted = set(places)
         found = {}
-        for place in places:
-            rows = self.run(sql, [place.root, place.path, box_text(place.box)])
-            if rows:
-                found[place] = row_of(rows[0])
+        for root in {place.root for place in wanted}:
+            paths = sorted({place.path for place in wanted if place.root == root})
+            for part in _parts(paths):
+                where = f"WHERE i.root = ? AND i.path IN ({_marks(part)})"
+                for row in map(row_of, self.run(f"SELECT {_IMAGE} {_FROM} {where}", [root, *part])):
+                    if row.place in wanted:
+                        found[row.place] = row
         return found
 
     def by_content(self, contents: Sequence[str]) -> list[Row]:
@@ -305,7 +308,7 @@ def row_of(found: tuple[Any, ...]) -> Row:
         given,
         camera,
         split,
-        json.loads(columns),
+        json.loads(columns) if columns != "{}" else {},
         content,
         size,
         mtime,

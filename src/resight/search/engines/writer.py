@@ -23,37 +23,26 @@ class SqliteWriter:
 
     def put(self, rows: Sequence[Row]) -> list[int]:
         """See the contract."""
-        objects = [self._object(row.object) for row in rows]
-        ids = []
-        for row, object_ in zip(rows, objects, strict=True):
-            place = row.place
-            values = (
-                *((place.root, place.path, _box_text(place.box)) if place else (None, None, "")),
-                *(object_, row.given, row.camera, row.split),
-                json.dumps(row.columns, ensure_ascii=False),
-                *(row.content, row.bytes, row.mtime, row.width, row.height, self._version),
-            )
-            if row.id:
-                ids.append(row.id)
-                self._sql.execute(
-                    "INSERT INTO images(id, root, path, box, object, given, camera, split, "
-                    "columns, content, bytes, mtime, width, height, changed) "
-                    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "
-                    "root=excluded.root, path=excluded.path, box=excluded.box, "
-                    "object=excluded.object, given=excluded.given, camera=excluded.camera, "
-                    "split=excluded.split, columns=excluded.columns, content=excluded.content, "
-                    "bytes=excluded.bytes, mtime=excluded.mtime, width=excluded.width, "
-                    "height=excluded.height, changed=excluded.changed",
-                    (row.id, *values),
+        ids = self._ids_for(rows)
+        self._sql.executemany(
+            "INSERT INTO images(id, root, path, box, object, given, camera, split, "
+            "columns, content, bytes, mtime, width, height, changed) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "
+            "root=excluded.root, path=excluded.path, box=excluded.box, "
+            "object=excluded.object, given=excluded.given, camera=excluded.camera, "
+            "split=excluded.split, columns=excluded.columns, content=excluded.content, "
+            "bytes=excluded.bytes, mtime=excluded.mtime, width=excluded.width, "
+            "height=excluded.height, changed=excluded.changed",
+            [
+                (
+                    *(id_, *_place(row.place), self._object(row.object)),
+                    *(row.given, row.camera, row.split),
+                    json.dumps(row.columns, ensure_ascii=False) if row.columns else "{}",
+                    *(row.content, row.bytes, row.mtime, row.width, row.height, self._version),
                 )
-            else:
-                done = self._sql.execute(
-                    "INSERT INTO images(root, path, box, object, given, camera, split, columns, "
-                    "content, bytes, mtime, width, height, changed) "
-                    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    values,
-                )
-                ids.append(int(done.lastrowid or 0))
+                for id_, row in zip(ids, rows, strict=True)
+            ],
+        )
         pairs = list(zip(ids, rows, strict=True))
         self.put_vectors({id_: row.vector for id_, row in pairs if row.vector is not None})
         self._sql.executemany(
@@ -61,6 +50,15 @@ class SqliteWriter:
             [(id_, row.thumbnail) for id_, row in pairs if row.thumbnail is not None],
         )
         return ids
+
+    def _ids_for(self, rows: Sequence[Row]) -> list[int]:
+        """The ids that rows have, or get: never one that was given before."""
+        sql = "SELECT seq FROM sqlite_sequence WHERE name = 'images'"
+        given = self._sql.execute(sql).fetchone()
+        next_ = int(given[0]) + 1 if given is not None else 1
+        next_ = max([next_, *(row.id + 1 for row in rows)])
+        new = iter(range(next_, next_ + len(rows)))
+        return [row.id or next(new) for row in rows]
 
     def put_vectors(self, vectors: dict[int, Any], generation: int | None = None) -> None:
         """Keep vectors by image id, of the generation in use or another."""
@@ -88,23 +86,24 @@ class SqliteWriter:
         """See the contract."""
         generation = self._generation if generation is None else generation
         table = f"sums_{generation:d}"
-        gone = set()
-        for one in sums:
-            object_ = self._object(one.object)
-            if one.count > 0:
-                blob = np.asarray(one.total, np.float64).tobytes()
-                self._sql.execute(
-                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(object_, one.camera, one.count, blob, one.squares),
-                        *(zlib.crc32(blob), self._version),
-                    ),
-                )
-            else:
-                self._sql.execute(
-                    f"DELETE FROM {table} WHERE object = ? AND camera = ?", (object_, one.camera)
-                )
-                gone.add((object_, one.object))
+        named = [(self._object(one.object), one) for one in sums]
+        blobs = (
+            (object_, one, np.asarray(one.total, np.float64).tobytes())
+            for object_, one in named
+            if one.count > 0
+        )
+        self._sql.executemany(
+            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (o, one.camera, one.count, blob, one.squares, zlib.crc32(blob), self._version)
+                for o, one, blob in blobs
+            ),
+        )
+        gone = {(object_, one.object) for object_, one in named if one.count <= 0}
+        self._sql.executemany(
+            f"DELETE FROM {table} WHERE object = ? AND camera = ?",
+            [(object_, one.camera) for object_, one in named if one.count <= 0],
+        )
         if generation != self._generation:
             return
         for object_, name in gone:
@@ -205,6 +204,10 @@ class SqliteWriter:
                 row = (done.lastrowid,)
             self._ids[name] = int(row[0])
         return self._ids[name]
+
+
+def _place(place: Place | None) -> tuple[int | None, str | None, str]:
+    return (place.root, place.path, _box_text(place.box)) if place else (None, None, "")
 
 
 def _box_text(box: Box | None) -> str:
