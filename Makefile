@@ -5,10 +5,11 @@ DATA ?=
 OUT ?= demo
 MINUTES ?=
 BIN := $(VENV)/bin
+DOCS_VENV ?= .venv-docs
 # Bytecode is kept in any case: without, every process that a test starts compiles torch anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test setup lint lock clean
+.PHONY: demo test setup lint docs lock clean
 
 demo: setup
 	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
@@ -18,6 +19,11 @@ test: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The site, in site/. The package's docstrings are read from its source.
+docs: $(DOCS_VENV)/.packages
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 setup: $(VENV)/.installed
 
@@ -32,9 +38,16 @@ $(VENV)/.packages: requirements.lock
 	$(BIN)/python -m pip install --quiet --progress-bar off --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
+$(DOCS_VENV)/.packages: requirements-docs.lock
+	@PYTHON="$(PYTHON)" sh tools/make_venv.sh "$(DOCS_VENV)"
+	$(DOCS_VENV)/bin/python -m pip install --quiet --progress-bar off --require-hashes -r requirements-docs.lock
+	@touch $@
+
 lock:
 	uv pip compile pyproject.toml --extra dev --generate-hashes --universal \
 	  --python-version 3.11 --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+	uv pip compile --group docs --generate-hashes --universal \
+	  --python-version 3.11 --no-emit-index-url --no-header --quiet --upgrade -o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) $(DOCS_VENV) build dist demo site

@@ -41,7 +41,7 @@ JOBS: dict[str, list[str]] = {
     "embed": ["embed", *NETWORK, "--out", "features{n}"],
     "fit": ["fit", *NETWORK, "--out", "fitted{n}", "--method", "raw", "--depths", "4"],
     "train": ["train", "set/index.csv", *SHORT, "--out", "run{n}", "--recipe", "ctl", "--steps",
-              "1", "--set", "ids=2", "--set", "val_share=0"],
+              "1", "--set", "ids=2", "--set", "val_share=0.3"],
     "index": ["index", "features", "--out", "gallery{n}"],
     "search": ["search", "gallery", "set/0/0.png"],
     "evaluate MODEL": ["evaluate", *NETWORK],

@@ -33,6 +33,9 @@ LONG = (
     "train/test_unlabelled_folders.py",
     "cli/test_sweep_verb.py",
     "cli/test_evaluate_verb.py",
+    "test_tutorials.py",
+    "test_api.py",
+    "cli/test_push_verb.py",
 )
 
 

@@ -21,6 +21,7 @@ FLOORS = [
     {"search", "mining"},
     {"evaluate"},
     {"train"},
+    {"api"},
     {"cli"},
 ]
 

@@ -20,9 +20,10 @@ HEAD = """\
     resight VERB MODEL-OR-GALLERY IMAGES --options
 
 Things are positional and stand in this order; choices are options, and the same choice has the same
-name and meaning in every verb. MODEL is the folder of a run or an embedder, or a backbone's name;
-IMAGES a folder, or a CSV or Parquet file ([image sets](files.md)). Two options name a thing, as
-with them nothing else is given: `train --resume RUN` and `evaluate --from EVALUATION`.
+name and meaning in every verb. MODEL is the folder of a run or an embedder, `hub:OWNER/NAME`, or a
+backbone's name; IMAGES a folder, or a CSV or Parquet file ([image sets](files.md)). Two options
+name a thing, as with them nothing else is given: `train --resume RUN` and `evaluate --from
+EVALUATION`.
 
 Results go to stdout, one JSON object with `--json`; notes go to stderr. The last note is the next
 command to type. Exit status: 0 done, 1 faults were found (`data check`, `recipes check`,

@@ -24,10 +24,24 @@ THINGS = {
     "embed": "MODEL IMAGES",
     "index": "MODEL [IMAGES]",
     "search": "GALLERY IMAGES...",
+    "gallery create": "MODEL",
+    "gallery add": "GALLERY IMAGES...",
+    "gallery remove": "GALLERY [IMAGES]...",
+    "gallery move": "GALLERY [IMAGES]...",
+    "gallery move-root": "GALLERY ROOT FOLDER",
+    "gallery info": "GALLERY",
+    "gallery check": "GALLERY",
+    "gallery compact": "GALLERY",
+    "gallery copy": "GALLERY TARGET",
+    "gallery export": "GALLERY",
+    "gallery import": "FEATURES",
+    "gallery reembed": "GALLERY MODEL",
+    "gallery calibrate": "GALLERY [IMAGES]",
     "evaluate": "[MODEL] [IMAGES]",
     "compare": "BASELINE OTHERS...",
     "report": "EVALUATIONS...",
     "protocols": "[NAME]",
+    "push": "MODEL OWNER/NAME",
     "recipes": "",
     "recipes show": "NAME",
     "recipes check": "[NAMES]...",
@@ -35,6 +49,8 @@ THINGS = {
 # The help of an option begins with these words wherever it stands.
 WORDS = {
     "--all": "Take every row, whatever its split and role.",
+    "--again": "Take images that were removed before, too.",
+    "--alpha": "Share of things not in the gallery that may be taken for a match.",
     "--backbone": "Backbone: auto, a timm name, or resnet50_ibn_a.",
     "--baseline": "What the others are compared with, by name.",
     "--batch-size": "Images at once; found by itself.",
@@ -42,13 +58,18 @@ WORDS = {
     "--by": "On the page: AP by this column, not by object and camera.",
     "--columns": "Which of the file's columns are ours, e.g. object=sku,path=file.",
     "--config": "Settings: a YAML file, or a name of 'resight recipes'.",
-    "--cross-camera": "Whether matches by the query's own camera are junk; by default where known.",
+    "--cross-camera": "Whether matches by the query's own camera are junk",
     "--csv": "Of methods: the table as a CSV file.",
     "--depths": "Depths whose maps are joined, e.g. 2,3,4; by default chosen.",
     "--device": "cpu, cuda, cuda:1 ...; by default a GPU where there is one.",
     "--dims": "Dimensions of the result; at most 256 by default.",
+    "--drop-missing": "Remove images whose photos are gone.",
     "--dtype": "float32 or float16.",
+    "--duplicates": "Of images with the same content: skip, or keep them all.",
+    "--engine": "What keeps it: by default a file; or postgresql://... or qdrant:...",
     "--epochs": "Passes over the training images.",
+    "--evaluation": "Evaluation folder of this embedder, for the card.",
+    "--exclude-cameras": "Cameras whose images are no answer, e.g. c1,c2.",
     "--fail-on-warnings": "Exit with status 1 for warnings too.",
     "--flip": "Average with the mirrored image.",
     "--force": "Replace what is in --out.",
@@ -56,6 +77,7 @@ WORDS = {
     "--grid": "Cells a side that maps are averaged in.",
     "--help": "Show this message and exit.",
     "--hits": "Objects for each query.",
+    "--index": "auto, flat (every vector is looked at), ivf or hnsw.",
     "--jobs": "Runs at a time.",
     "--json": "One JSON object on stdout.",
     "--layout": "A benchmark's layout by name, or folder for none; recognised.",
@@ -67,13 +89,18 @@ WORDS = {
     "--method": "raw, whitening, neighbours, joined or discriminant (labels); by default chosen.",
     "--minutes": "About how long training may take, in place of epochs.",
     "--near": "Look for near duplicates too.",
+    "--object": "Object by name: ",
     "--objects": "How many objects.",
     "--out": "Where to write: ",
     "--over": "One setting and its values.",
     "--pictures": "Pictures of each object.",
     "--pixels": "Pixels a side.",
+    "--plot": "Draw a plot to this file.",
     "--protocol": "Protocol, by name",
+    "--public": "For all to see; a new repository is private.",
     "--recipe": "auto (default), ",
+    "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
+    "--repair": "Mend the faults found.",
     "--resume": "Run folder to go on with, where it stopped.",
     "--scales": "Sum over image scales, e.g. 1,0.707,0.5.",
     "--seed": "Seed of everything random.",
@@ -87,25 +114,34 @@ WORDS = {
     "--start": "weights as they are, or closed-form: fitted first",
     "--steps": "Instead: batches, on a cosine.",
     "--strict": "Stop at the first bad image.",
+    "--sync": "Remove the images that are gone from IMAGES.",
     "--threads": "Threads of each run.",
+    "--to": "The object they belong to; without it: unknown.",
+    "--together": "All photos show one thing: one query.",
     "--truth": "With --similarity: JSON, for each query the list of its positives.",
     "--unlabelled": "Don't use labels; folders are not objects.",
     "--untrained": "Evaluate the weights as they come, too.",
     "--weights": "Of a backbone: auto, imagenet, none, a hub name or a file.",
+    "--where": "Filter on columns, e.g. ",
     "--workers": "Helpers that read or draw images, 0 for none; by default what pays here.",
 }
 # Verbs that read an image set, and those that run a network.
 READERS = ("data check", "train", "sweep", "fit", "embed", "index", "search", "evaluate")
+READERS += ("gallery add", "gallery calibrate")
 NETWORKS = ("train", "sweep", "fit", "embed", "index", "search", "evaluate")
+NETWORKS += ("gallery create", "gallery add", "gallery reembed", "gallery calibrate")
 WANTED = {
     "--columns": (*READERS, "demo"),
     "--layout": READERS,
-    "--workers": (*READERS, "demo-data"),
-    "--unlabelled": tuple(v for v in READERS if v not in ("sweep", "evaluate")),  # which need them
+    "--workers": (*READERS, "demo-data", "gallery reembed"),
+    "--unlabelled": tuple(  # the others need them
+        v for v in READERS if v not in ("sweep", "evaluate", "gallery calibrate")
+    ),
     "--device": NETWORKS,
     "--json": tuple(v for v in THINGS if v not in ("demo", "recipes show")),  # what prints results
-    "--out": tuple(  # what makes something; the others answer on the screen
-        v for v in THINGS if v.split()[0] not in ("data", "recipes", "protocols", "search")
+    "--out": (  # what makes something; the others answer on the screen
+        *("demo-data", "demo", "train", "sweep", "fit", "embed", "index", "evaluate", "compare"),
+        *("report", "gallery create", "gallery export", "gallery import"),
     ),
 }
 
@@ -178,7 +214,7 @@ def test_every_command_in_the_docs_is_understood() -> None:
     import shlex
 
     root = DOCS.parents[1]
-    files = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    files = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     files += sorted((root / "recipes").glob("*.yaml"))
     wrong, seen = [], 0
     for file in files:

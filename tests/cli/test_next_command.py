@@ -73,6 +73,13 @@ def test_without_labels(place: Path, run) -> None:
     ]  # fmt: skip
 
 
+def test_trained_without_labels(place: Path, run) -> None:
+    """There is nothing to measure by, so a gallery comes next."""
+    words = ["--backbone", TINY, *NETWORK, "--workers", "0"]
+    went = chain(run, "train", "my photos", "--unlabelled", *words)
+    assert went == ["train", "index", "search"]
+
+
 def test_a_backbone_keeps_its_weights_and_size(place: Path, run) -> None:
     words = run("evaluate", TINY, "my photos", *NETWORK, "--workers", 0)
     assert words[:3] == ["index", TINY, "my photos"] and words[3:7] == NETWORK

@@ -16,7 +16,7 @@ from resight.data.sheet import RIGHT, WRONG
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.search.ask import Answer, ask, load_queries, write_sheet
-from resight.search.gallery import Gallery, Hit
+from resight.search.gallery import Gallery, Hit, Hits
 from resight.search.rows import gallery_rows, query_rows
 
 
@@ -142,7 +142,8 @@ def test_the_sheet(tmp_path, ending, kind):
         return Hit(rank, name, 0.5, where, (0.0, 0.0, 50.0, 50.0), 1)
 
     hits = [hit(1, "a"), hit(2, "b"), hit(3, "c", str(tmp_path / "gone.png"))]
-    answers = [Answer(path, "a", None, hits), Answer(path, None, None, hits[:1])]
+    both = Hits(tuple(hits)), Hits(tuple(hits[:1]))
+    answers = [Answer(path, "a", None, both[0]), Answer(path, None, None, both[1])]
     told: list[str] = []
     out = write_sheet(answers, tmp_path / f"sheet.{ending}", tile=64, tell=told.append)
     assert len(told) == 1 and "1 of the 2 photos on the sheet are gone" in told[0]

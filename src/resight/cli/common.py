@@ -235,6 +235,7 @@ def report_run(outcome: Outcome, images: list[str] | None, as_json: bool = False
     print(folder / "embedder", flush=True)
     if evidence.exists():
         note(f"what it learned from: {evidence}")
+    if not outcome.parts.images.has_matches() or evidence.exists():  # nothing to measure it by
         source = images or [str(folder / "images.parquet")]
         next_step("index", folder, *source, "--out", free(Path("galleries") / folder.name))
     else:

@@ -189,7 +189,8 @@ def _images(images: Path | None, columns: str | None, layout: str | None) -> Ima
 
 def _opened(model: str, weights: str | None, size: str | None, images: ImageSet) -> Embedder:
     from resight.cli.common import note, parse_size
-    from resight.models.open import embedder_folder, open_embedder
+    from resight.models.embedder import embedder_folder
+    from resight.models.open import open_embedder
     from resight.train.prepare import size_for
 
     wanted = parse_size(size)

@@ -15,8 +15,10 @@ from resight.cli import (
     embed,
     evaluate,
     fit,
+    gallery,
     index,
     protocols,
+    push,
     recipes,
     report,
     search,
@@ -57,6 +59,7 @@ def _root(
 
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(gallery.app, name="gallery")
 app.command("demo-data")(data.demo_data)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
@@ -68,6 +71,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("push")(push.push)
 app.command("demo")(demo.demo)
 
 

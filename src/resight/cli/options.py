@@ -11,7 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL_HELP = "Run or embedder folder, or a backbone's name (then --weights and --size apply)."
+MODEL_HELP = (
+    "Run or embedder folder, hub:OWNER/NAME, or a backbone's name (which goes with --weights "
+    "and --size)."
+)
 IMAGES_HELP = "Folder of images, or a CSV or Parquet file with a row an image."
 WEIGHTS_HELP = "Of a backbone: auto, imagenet, none, a hub name or a file."
 LEVEL_HELP = "image (a vector an image) or object (one centroid an object)"
@@ -35,6 +38,44 @@ Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 ModelOrFeatures = Annotated[str, typer.Argument(help=MODEL_HELP + " Or a features folder.")]
 Images = Annotated[Path, typer.Argument(help=IMAGES_HELP)]
 MaybeImages = Annotated[Path | None, typer.Argument(help=IMAGES_HELP)]
+
+# Galleries.
+GALLERY_HELP = "Gallery folder (from 'resight index' or 'gallery create')."
+GalleryFolder = Annotated[Path, typer.Argument(metavar="GALLERY", help=GALLERY_HELP)]
+PHOTOS_HELP = "Photos; or one folder, CSV or Parquet file of them."
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES", help=PHOTOS_HELP + " Or a features folder.")
+]
+MaybePhotos = Annotated[
+    list[Path] | None, typer.Argument(metavar="IMAGES", help="Images of the gallery, by path.")
+]
+ObjectName = Annotated[str | None, typer.Option("--object", help="Object by name: all its images.")]
+Where = Annotated[
+    str | None, typer.Option(help="Filter on columns, e.g. \"price < 20 and camera != 'c3'\".")
+]
+AllRows = Annotated[
+    bool, typer.Option("--all", help="Take every row, whatever its split and role.")
+]
+Level = Annotated[str, typer.Option(help=f"{LEVEL_HELP}.")]
+MaybeLevel = Annotated[
+    str | None,
+    typer.Option(help=f"{LEVEL_HELP}; by default the gallery's own."),
+]
+IndexKind = Annotated[
+    str, typer.Option("--index", help="auto, flat (every vector is looked at), ivf or hnsw.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="What keeps it: by default a file; or postgresql://... or qdrant:..."),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(help="Share of things not in the gallery that may be taken for a match."),
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw a plot to this file.")]
+Duplicates = Annotated[
+    str, typer.Option(help="Of images with the same content: skip, or keep them all.")
+]
 
 # What images are, and how they are read.
 Columns = Annotated[

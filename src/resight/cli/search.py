@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,11 +16,27 @@ if TYPE_CHECKING:
 
 
 def search(
-    gallery: Annotated[Path, typer.Argument(help="Gallery folder (from 'resight index').")],
-    images: Annotated[
-        list[Path], typer.Argument(help="Photos; or one folder, CSV or Parquet file of them.")
-    ],
+    gallery: options.GalleryFolder,
+    images: Annotated[list[Path], typer.Argument(help=options.PHOTOS_HELP)],
     k: Annotated[int, typer.Option("--hits", "-k", min=1, help="Objects for each query.")] = 10,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{options.LEVEL_HELP}; by default the gallery's own. Or both: found by centroid, "
+            "shown by the best image."
+        ),
+    ] = None,
+    where: options.Where = None,
+    exclude_cameras: Annotated[
+        str | None, typer.Option(help="Cameras whose images are no answer, e.g. c1,c2.")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All photos show one thing: one query.")
+    ] = False,
+    region: Annotated[
+        str | None, typer.Option(help="Part of the photo: x1,y1,x2,y2 in pixels.")
+    ] = None,
+    alpha: options.Alpha = None,
     sheet: options.Sheet = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Of an image set, this many queries, evenly spread.")
@@ -35,28 +51,48 @@ def search(
 ) -> None:
     """Search photos in a gallery: the most similar objects, best first.
 
-    Of a labelled image set the truth is known: hits are marked right or wrong.
+    Of a labelled image set the truth is known: hits are marked right or wrong. Once the gallery
+    is calibrated ('resight gallery calibrate'), hits have a probability, and what is not in the
+    gallery is said to be no match.
 
     Examples:
 
       resight search galleries/shop photo.jpg
 
-      resight search galleries/shop a.jpg b.jpg -k 5 --sheet hits.png
+      resight search galleries/shop a.jpg b.jpg --together -k 5 --sheet hits.png
+
+      resight search galleries/shop photo.jpg --where "price < 20 and camera != 'c3'"
 
       resight search galleries/shop test.csv --limit 30 --sheet hits.png --json
     """
     from resight.cli.common import console, note, parse_columns, print_json, take_device
-    from resight.search.ask import ask, load_queries, write_sheet
+    from resight.search.ask import ask, load_queries, parse_region, with_region, write_sheet
     from resight.search.gallery import Gallery
 
     take_device(device)
-    opened = Gallery.load(gallery)
-    queries = load_queries(images, limit, parse_columns(columns), layout, unlabelled)
-    answers = ask(opened, queries, k, workers=workers or 0, strict=strict, tell=note)
+    box = parse_region(region)
+    with Gallery.open(gallery, tell=note) as opened:
+        queries = load_queries(images, limit, parse_columns(columns), layout, unlabelled)
+        answers = ask(
+            opened,
+            with_region(queries, box),
+            k,
+            together=together,
+            workers=workers or 0,
+            strict=strict,
+            tell=note,
+            level=level,
+            where=where,
+            exclude_cameras=[c.strip() for c in (exclude_cameras or "").split(",") if c.strip()],
+            alpha=alpha,
+        )
+        size, level = len(opened), level or opened.level
+        if not size:
+            note(f"the gallery is empty; add images: resight gallery add {gallery} IMAGES")
     if sheet is not None:
         write_sheet(answers, sheet, tell=note)
     if json_:
-        content = {"level": opened.level, "gallery": len(opened)}
+        content = {"level": level, "gallery": size}
         print_json(content | {"queries": [answer.to_dict() for answer in answers]})
     else:
         _print(answers)
@@ -73,6 +109,15 @@ def _print(answers: list[Answer]) -> None:
         return
     for answer in answers:
         screen.print(_hits(answer))
+        if answer.hits.no_match:
+            screen.print(
+                f"[yellow]no match[/]: things that are not in the gallery come as near as this "
+                f"{_share(answer.hits.p_value)} of the time (alpha {answer.hits.alpha:.3g})"
+            )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.3g} %"
 
 
 def _hits(answer: Answer) -> Table:
@@ -81,12 +126,17 @@ def _hits(answer: Answer) -> Table:
 
     truth = f" ({answer.object})" if answer.object is not None else ""
     table = Table(title=escape(f"{answer.path}{truth}"), title_justify="left")
-    for column in ("rank", "object", "similarity", "image", "images"):
-        table.add_column(column, justify="right" if column in ("rank", "images") else "left")
+    judged = any(hit.probability is not None for hit in answer.hits)
+    heads = ["rank", "object", "similarity", *["probability"] * judged, "image", "images"]
+    for column in heads:
+        right = column in ("rank", "images", "probability")
+        fold = column in ("object", "image")  # a path that is cut is no path
+        justify: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(column, justify=justify, overflow="fold" if fold else "ellipsis")
     for hit in answer.hits:
         name = _marked(hit.object, answer.object)
-        row = (str(hit.rank), name, f"{hit.similarity:.3f}", escape(hit.path), str(hit.images))
-        table.add_row(*row)
+        row = [str(hit.rank), name, f"{hit.similarity:.3f}", *[_share(hit.probability)] * judged]
+        table.add_row(*row, escape(hit.path or f"image {hit.image}"), str(hit.images))
     return table
 
 
@@ -95,7 +145,12 @@ def _one_line_each(answers: list[Answer]) -> Table:
     from rich.table import Table
 
     truth = any(answer.object is not None for answer in answers)
-    table = Table("query", "first hit", "similarity", *(["rank of the right one"] * truth))
+    judged = any(answer.hits.no_match is not None for answer in answers)
+    table = Table(
+        *("query", "first hit", "similarity"),
+        *["match"] * judged,
+        *["rank of the right one"] * truth,
+    )
     for answer in answers:
         if not answer.hits:
             continue
@@ -104,7 +159,9 @@ def _one_line_each(answers: list[Answer]) -> Table:
         found = (right or [f"not in the first {len(answer.hits)}"])[0] if answer.object else ""
         name = _marked(first.object or Path(first.path).name, answer.object)
         query = answer.object or Path(answer.path).name
-        table.add_row(escape(query), name, f"{first.similarity:.3f}", *([found] * truth))
+        match = "no match" if answer.hits.no_match else _share(first.probability)
+        row = [escape(query), name, f"{first.similarity:.3f}", *[match] * judged]
+        table.add_row(*row, *([found] * truth))
     return table
 
 

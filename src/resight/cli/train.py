@@ -30,7 +30,7 @@ def train(
         str | None,
         typer.Option(
             help="Loss of smooth_ap: smooth_ap, ctl, triplet, contrastive, proxy_nca, "
-            "fastap, blackbox_ap, arcface or ce."
+            "fastap, blackbox_ap, arcface or ce; or a Python file with one of yours."
         ),
     ] = None,
     config: options.Config = None,
@@ -74,6 +74,8 @@ def train(
 
       resight train photos/ -o runs/ap --recipe smooth_ap --loss fastap --epochs 30
 
+      resight train photos/ -o runs/mine --loss my_loss.py --start closed-form --minutes 10
+
       resight train Stanford_Online_Products -o runs/sop --config smooth_ap_sop
 
       resight train --resume runs/shop
@@ -90,11 +92,8 @@ def train(
     )
     from resight.data.sources import load_images
     from resight.errors import UserError
-    from resight.models.open import AUTO
-    from resight.settings import apply_pairs, dump_yaml
-    from resight.train.auto import MINUTES, choose
-    from resight.train.catalogue import find_recipe, read_recipe
-    from resight.train.recipes import settings_of
+    from resight.settings import dump_yaml
+    from resight.train.launch import is_automatic, launch, loop_options, requested
     from resight.train.rundir import check_out
 
     take_device(device)
@@ -121,74 +120,58 @@ def train(
         from resight.train import start as starting
 
         with _resumable(resume), progress_bar("training", None, "batches") as advance:
-            outcome = starting.resume(resume, _options(workers, strict), _watcher(advance))
+            outcome = starting.resume(resume, loop_options(workers, strict), _watcher(advance))
         if starting.is_main():
             report_run(outcome, None, json_)
         return
-    path = find_recipe(config) if config is not None else None
-    values: dict[str, Any] = read_recipe(path)[0] if path is not None else {}
-    if recipe is None and loss is not None and "recipe" not in values:
-        recipe = "smooth_ap"
-    unnamed = AUTO if path is None else "ctl"  # a file of settings is of a paper's recipe
-    automatic = (recipe or values.get("recipe", unnamed)) == AUTO
-    image_set = None
+    automatic, image_set = is_automatic(recipe, config, loss), None
     if out is not None and not show:
         check_out(out, force)  # before anything is read
     if images is not None and (automatic or not show):
         image_set = load_images(
             images, columns=parse_columns(columns), layout=layout, unlabelled=unlabelled
         )
-    if automatic:
-        if image_set is None:
-            raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
-        choice = choose(image_set, unlabelled=unlabelled)
-        values, recipe = choice.values | {k: v for k, v in values.items() if k != "recipe"}, None
-        for line in choice.lines:
-            note(line)
-        if epochs is None and steps is None and minutes is None and "steps" not in values:
-            minutes = MINUTES
-    flags = {
-        "recipe": recipe,
-        "start": start,
-        "loss": loss,
-        "backbone": backbone,
-        "weights": weights,
-        "epochs": epochs,
-        "steps": steps,
-        "seed": seed,
-        "size": parse_size(size),
-    }
-    values = apply_pairs(values, set_ or []) | {k: v for k, v in flags.items() if v is not None}
-    settings = settings_of(values, str(path) if path is not None and not set_ else "settings")
+    request = requested(
+        image_set,
+        recipe=recipe,
+        config=config,
+        pairs=set_ or [],
+        minutes=minutes,
+        unlabelled=unlabelled,
+        start=start,
+        loss=loss,
+        backbone=backbone,
+        weights=weights,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+        size=parse_size(size),
+    )
+    for line in request.lines:
+        note(line)
     if show:
-        print(dump_yaml(settings), end="")
+        print(dump_yaml(request.settings), end="")
         return
     if images is None or image_set is None:
         raise UserError("IMAGES is missing: a folder, or a CSV or Parquet file")
     if out is None:
-        name = f"{'auto' if automatic else settings.recipe}-{images.resolve().stem or 'run'}"
+        name = (
+            f"{'auto' if automatic else request.settings.recipe}-{images.resolve().stem or 'run'}"
+        )
         out = free(Path("runs") / name)
     from resight.train import start as starting
 
     for line in image_set.notes:
         note(line)
-    budget = minutes
-    if minutes is not None:
-        if minutes <= 0:
-            raise UserError(f"--minutes {minutes:g}: must be above 0")
-        settings, rate, clock = starting.within(settings, image_set, minutes, workers)
-        if rate:
-            what = f"{settings.epochs} epochs" + (" of each stage" if clock < minutes else "")
-            note(f"{rate:.0f} images/s measured: {what} fit into {minutes:g} minutes")
-        minutes = clock
     with _resumable(out), progress_bar("training", None, "batches") as advance:
-        outcome = starting.start(
-            settings,
+        outcome = launch(
+            request,
             image_set,
             out,
-            _options(workers, strict, minutes, budget),
-            _watcher(advance),
+            workers=workers,
+            strict=strict,
             force=force,
+            watcher=_watcher(advance),
         )
     if starting.is_main():
         report_run(outcome, of_set(images, columns, layout, unlabelled), json_)
@@ -205,16 +188,6 @@ def _resumable(folder: Path) -> Iterator[None]:
     except Stopped:
         note(f"stopped; all is kept. Go on with: resight train --resume {folder}")
         raise typer.Exit(130) from None
-
-
-def _options(
-    workers: int | None, strict: bool, minutes: float | None = None, budget: float | None = None
-) -> Any:
-    from resight.train.loop import LoopOptions
-
-    # The estimate may be wrong, on a machine that gets busy: a fifth more, and no longer.
-    limit = 1.2 * minutes if minutes is not None else None
-    return LoopOptions(workers=workers, strict=strict, max_minutes=limit, budget=budget)
 
 
 def _watcher(advance: Any) -> Any:

@@ -6,11 +6,13 @@ A bad image never ends a job. It comes back as a BadImage in the batch and is le
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from resight import lightly
@@ -21,6 +23,8 @@ from resight.errors import UserError
 
 _AHEAD = 2**28  # bytes that a worker may hold ready
 Draw = tuple[int, int]  # a row, and the seed of its augmentation
+Aside = Callable[[str, Image.Image], Any]  # what else is wanted of a file and its picture
+Sample = tuple[int, "torch.Tensor | BadImage", Any]
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,22 @@ class Batch:
     """`images` (B, 3, H, W) float32 of the rows `rows` (B,), and what could not be read.
 
     `plain` (B, 3, H, W): the same pictures without augmentation, where both are asked for.
+    `aside`: what was wanted beside the picture, by row.
     """
 
     images: torch.Tensor
     rows: torch.Tensor
     bad: list[tuple[int, BadImage]]
     plain: torch.Tensor | None = None
+    aside: dict[int, Any] = field(default_factory=dict)
 
 
-class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
+class Pictures(Dataset[Sample]):
     """The rows of an image set as tensors (3, H, W); index with (row, seed).
 
-    With `both` as pairs (2, 3, H, W): augmented, and not. Holds plain lists only: polars does not
-    survive a fork.
+    With `both` as pairs (2, 3, H, W): augmented, and not. `aside` is called with the path and the
+    decoded picture, where a worker has it at hand; what it returns comes along. Holds plain lists
+    only: polars does not survive a fork.
     """
 
     def __init__(
@@ -50,11 +57,12 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
         augment: Augment | None = None,
         *,
         both: bool = False,
+        aside: Aside | None = None,
     ):
         self._paths = [str(path) for path in images.full_paths()]
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._augment = preprocess, augment
-        self.both = both
+        self.both, self._aside = both, aside
         if augment is not None:
             lightly.transforms()  # once, and not in each worker
         self.size, self._target = preprocess.size, preprocess.decode_target
@@ -66,31 +74,33 @@ class Pictures(Dataset[tuple[int, "torch.Tensor | BadImage"]]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, draw: Draw) -> tuple[int, torch.Tensor | BadImage]:
+    def __getitem__(self, draw: Draw) -> Sample:
         row, seed = draw
         try:
             box = self._boxes[row] if self._boxes is not None else None
             picture = decode(self._paths[row], box=box, target=self._target)
+            aside = self._aside(self._paths[row], picture) if self._aside is not None else None
         except BadImage as error:
-            return row, error
+            return row, error, None
         if self._augment is None:
-            return row, self._preprocess(picture)
+            return row, self._preprocess(picture), aside
         augmented = self._augment(picture, self._preprocess, seed)
         if self.both:
-            return row, torch.stack([augmented, self._preprocess(picture)])
-        return row, augmented
+            return row, torch.stack([augmented, self._preprocess(picture)]), aside
+        return row, augmented, aside
 
 
-def collate(samples: list[tuple[int, torch.Tensor | BadImage]], both: bool = False) -> Batch:
+def collate(samples: list[Sample], both: bool = False) -> Batch:
     """Stack the good ones, list the bad ones; `both`: each is a pair, see `Pictures`."""
-    good = [(row, x) for row, x in samples if isinstance(x, torch.Tensor)]
-    bad = [(row, x) for row, x in samples if isinstance(x, BadImage)]
+    good = [(row, x) for row, x, _ in samples if isinstance(x, torch.Tensor)]
+    bad = [(row, x) for row, x, _ in samples if isinstance(x, BadImage)]
+    aside = {row: value for row, _, value in samples if value is not None}
     none = torch.empty(0, 2, 3, 1, 1) if both else torch.empty(0, 3, 1, 1)
     images = torch.stack([x for _, x in good]) if good else none
     rows = torch.tensor([row for row, _ in good], dtype=torch.int64)
     if images.ndim == 5:
-        return Batch(images[:, 0], rows, bad, images[:, 1])
-    return Batch(images, rows, bad)
+        return Batch(images[:, 0], rows, bad, images[:, 1], aside)
+    return Batch(images, rows, bad, None, aside)
 
 
 def loader(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
-from resight.data.loading import Pictures, loader, strict_stop
+from resight.data.loading import Aside, Pictures, loader, strict_stop
 from resight.models.embedder import Embedder
 
 Progress = Callable[[int, int], None]
@@ -33,12 +34,14 @@ class EmbedOptions:
 class Block:
     """Embeddings of consecutive rows: vectors (n, D) float32, NaN in the rows of `bad`.
 
-    `bad` names rows of the image set, in ascending order.
+    `bad` names rows of the image set, in ascending order; `aside` what was wanted beside the
+    pictures, by row.
     """
 
     start: int
     vectors: NDArray[np.float32]
     bad: list[tuple[int, BadImage]] = field(default_factory=list)
+    aside: dict[int, Any] = field(default_factory=dict)
 
 
 def embed_blocks(
@@ -48,8 +51,11 @@ def embed_blocks(
     *,
     blocks: Sequence[int] | None = None,
     options: EmbedOptions = EmbedOptions(),
+    aside: Aside | None = None,
 ) -> Iterator[Block]:
     """Yield the blocks of `block_rows` rows with the numbers `blocks` (all, by default).
+
+    `aside`: see `Pictures`.
 
     Raises UserError at the first bad image when `options.strict`.
     """
@@ -65,7 +71,7 @@ def embed_blocks(
         for at in range(start, end, size):
             batches.append([(row, 0) for row in range(at, min(at + size, end))])
         ends.append((start, end, len(batches)))
-    pictures = Pictures(images, embedder.preprocess)
+    pictures = Pictures(images, embedder.preprocess, aside=aside)
     stream = iter(loader(pictures, batches, options.workers))
     done = 0
     for start, end, upto in ends:
@@ -73,6 +79,7 @@ def embed_blocks(
         for _ in range(upto - done):
             batch = next(stream)
             block.bad += batch.bad
+            block.aside |= batch.aside
             if len(batch.rows):
                 tensor = embedder.embed_tensor(
                     batch.images, flip=options.flip, scales=options.scales

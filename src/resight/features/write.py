@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from resight.checksums import Summed, differing, file_sum, sums_in
 from resight.data.imageset import ImageSet
@@ -103,6 +104,52 @@ def embed_images(
     except UserError:
         shutil.rmtree(out)  # not one vector in it
         raise
+
+
+def write_features(
+    out: str | Path,
+    images: ImageSet,
+    blocks: Iterable[NDArray[np.float32]],
+    key: dict[str, Any],
+    embedder: Embedder | None,
+    *,
+    force: bool = False,
+) -> Features:
+    """Write vectors that are there already as a features folder.
+
+    `blocks`: (n, D) float32, together the rows of `images` in order. `key`: what made them.
+
+    Raises UserError when `out` holds something else (or features, unless `force`).
+    """
+    out = Path(out)
+    fresh_folder(out, "features", mark=RECORD, force=force)
+    out.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {}
+    number, held = 0, np.empty((0, 0), np.float32)
+
+    def shard(rows: NDArray[np.float32]) -> None:
+        _write_shard(out, number, Block(number * SHARD_ROWS, rows), "float32", record)
+
+    for block in blocks:
+        if not record:
+            key = key | {"images": images.fingerprint()}
+            record |= {"format": 1, "complete": False, "rows": len(images)}
+            record |= {"dim": int(block.shape[1]), "normalized": False, "batch_size": 1}
+            record |= {"shard_rows": SHARD_ROWS, "shards": -(-len(images) // SHARD_ROWS)}
+            record |= {"key": key, "source": images.source}
+            write_json(out / RECORD, record)
+            images.write(out / IMAGES)
+            _record_sum(out, record, IMAGES, file_sum(out / IMAGES))
+            if embedder is not None:
+                embedder.save(out / EMBEDDER)
+        held = np.concatenate([held, block]) if held.size else block
+        while len(held) >= SHARD_ROWS:
+            shard(held[:SHARD_ROWS])
+            number, held = number + 1, held[SHARD_ROWS:]
+    if len(held):
+        shard(held)
+    write_json(out / RECORD, record | {"complete": True, "skipped": []})
+    return Features.load(out)
 
 
 def require_made_by(features: Features, embedder: Embedder, whose: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +25,10 @@ from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
+from resight.models.card import card
 from resight.models.depths import Maps, depths_of, parts_of
 from resight.models.heads import BNNeck, Whitening
+from resight.models.hub import fetch, is_hub_name
 from resight.models.iresnet import IResNet
 from resight.models.lora import plain_state
 from resight.models.pooling import AveragePool, GeM
@@ -261,7 +264,7 @@ class Embedder(nn.Module):
             if (folder / CONFIG).is_file():  # killed from here on, the sum would be the old one's
                 write_json(folder / CONFIG, content)
         content["sha256"] = total
-        write_text(folder / CARD, _card(self.config, self.dim, info))
+        write_text(folder / CARD, card(content["config"], self.dim, info))
         write_json(folder / CONFIG, content)  # last: it is what makes the folder an embedder
         return folder
 
@@ -269,13 +272,12 @@ class Embedder(nn.Module):
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> Embedder:
         """Read a folder that `save` wrote; nothing is unpickled. `device`: a GPU if there is one.
 
-        A run, a features folder or a gallery stands for the embedder in it.
+        A run, a features folder or a gallery stands for the embedder in it; "hub:OWNER/NAME" is
+        fetched from the hub.
 
         Raises UserError when the folder is no embedder, or its files are damaged.
         """
-        folder = Path(folder)
-        if not (folder / CONFIG).is_file() and (folder / "embedder" / CONFIG).is_file():
-            folder = folder / "embedder"  # a run, a features folder or a gallery
+        folder = embedder_folder(folder) or Path(folder)
         if folder.is_file():
             raise UserError(f"{folder}: a file; an embedder is a folder with {CONFIG}")
         content = read_json(folder / CONFIG, "an embedder")
@@ -296,6 +298,24 @@ class Embedder(nn.Module):
             raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({reason})") from None
         model.info = content.get("info", {})
         return model.to(pick_device(device)).eval()
+
+
+def embedder_folder(model: str | Path) -> Path | None:
+    """The folder of a saved embedder that `model` names: itself, or that in a run, a features
+    folder or a gallery (whose gallery.json says which, as it can be given another).
+
+    What "hub:OWNER/NAME" names is fetched. Raises UserError when it can't be.
+    """
+    path = fetch(str(model)) if is_hub_name(model) else Path(model)
+    inner = ["embedder"]
+    if (path / "gallery.json").is_file():
+        named = read_json(path / "gallery.json", "a gallery")
+        if isinstance(named, dict) and re.fullmatch(r"embedder(-\d+)?", str(named.get("embedder"))):
+            inner.insert(0, named["embedder"])
+    for folder in (path, *(path / name for name in inner)):
+        if (folder / CONFIG).is_file():
+            return folder
+    return None
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -336,17 +356,3 @@ def _rescale(images: torch.Tensor, scale: float) -> torch.Tensor:
     return nn.functional.interpolate(
         images, scale_factor=scale, mode="bilinear", align_corners=False, antialias=True
     )
-
-
-def _card(config: EmbedderConfig, dim: int, info: dict[str, Any]) -> str:
-    height, width = config.preprocess.size
-    parts = [
-        "# An embedder of resight",
-        f"{config.backbone}, {height} x {width}, {config.pooling} pooling, {dim} dimensions.",
-        '```python\nimport resight\n\nembedder = resight.Embedder.load("this/folder")\n'
-        'vectors = embedder.embed(["photo.jpg"])  # (1, D), unit length\n```',
-    ]
-    if info:
-        parts += ["## How it was made, and its scores"]
-        parts += [f"```json\n{json.dumps(info, indent=2, ensure_ascii=False)}\n```"]
-    return "\n\n".join(parts) + "\n"

@@ -9,21 +9,19 @@ from typing import Literal
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 from resight.models.backbones import check_backbone, published
-from resight.models.embedder import CONFIG, Embedder, EmbedderConfig, pick_device
+from resight.models.embedder import (
+    CONFIG,
+    Embedder,
+    EmbedderConfig,
+    embedder_folder,
+    pick_device,
+)
+from resight.models.hub import is_hub_name
 from resight.models.iresnet import DEPTHS, SIZE
 from resight.models.weights import hub_weights, load_backbone_weights
 
 AUTO = "auto"
 LIGHT, LARGE = "tf_efficientnet_lite0", "resnet50"
-
-
-def embedder_folder(model: str | Path) -> Path | None:
-    """The folder of a saved embedder that `model` names: itself, or that of a training run."""
-    path = Path(model)
-    for folder in (path, path / "embedder"):
-        if (folder / CONFIG).is_file():
-            return folder
-    return None
 
 
 def open_embedder(
@@ -37,9 +35,9 @@ def open_embedder(
 ) -> Embedder:
     """A saved embedder, or a bare backbone (as it comes: pooled feature, no head).
 
-    `model`: folder of an embedder or of a run, or "auto" or a timm name with `weights` (a file, a
-    hub name, "imagenet", "none"; default "auto") and `size` (default 224 x 224, or what the
-    network is made for). `tell` gets the report on the weights, line by line.
+    `model`: folder of an embedder or of a run, "hub:OWNER/NAME", or "auto" or a timm name with
+    `weights` (a file, a hub name, "imagenet", "none"; default "auto") and `size` (default 224 x
+    224, or what the network is made for). `tell` gets the report on the weights.
 
     Raises UserError: no such folder or backbone, or weights that don't fit.
     """
@@ -50,6 +48,8 @@ def open_embedder(
                 f"{model} is a saved embedder: --weights and --size go with a backbone's name"
             )
         return Embedder.load(folder, device)
+    if is_hub_name(model):
+        raise UserError(f"{model}: holds no embedder of resight ({CONFIG} not found)")
     path = Path(model)
     if path.exists():
         kind = "a folder" if path.is_dir() else "a file"

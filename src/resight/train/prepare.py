@@ -19,8 +19,8 @@ from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
 from resight.data.splits import Parts, training_parts
 from resight.errors import UserError
-from resight.models.embedder import Embedder
-from resight.models.open import AUTO, auto_backbone, embedder_folder
+from resight.models.embedder import Embedder, embedder_folder
+from resight.models.open import AUTO, auto_backbone
 from resight.models.rates import default_lr
 from resight.models.weights import load_backbone_weights
 from resight.train.recipes.settings import CommonSettings, TrainSettings

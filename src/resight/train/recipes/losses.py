@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from resight.losses.ctl import Variant
@@ -138,6 +138,31 @@ class CrossEntropy(_Loss):
         return ClassifierLoss(classes, features, self.label_smoothing)
 
 
+class OwnLoss(_Loss):
+    """A loss of one's own, from a Python file (see `train.recipes.own_loss`).
+
+    `options` go to its class; `sha256` is that of the file, so that a run is gone on with by the
+    loss it began with.
+    """
+
+    name: Literal["own"] = "own"
+    file: str
+    options: dict[str, Any] = {}
+    sha256: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _found(cls, values: Any) -> Any:
+        from resight.train.recipes.own_loss import found
+
+        return found(values) if isinstance(values, dict) and "file" in values else values
+
+    def build(self, classes: int, features: int) -> nn.Module:
+        from resight.train.recipes.own_loss import load
+
+        return load(self.file, self.sha256, self.options, classes, features)
+
+
 LossSettings = Annotated[
     SmoothAP
     | CTL
@@ -147,6 +172,7 @@ LossSettings = Annotated[
     | FastAP
     | BlackboxAP
     | ArcFace
-    | CrossEntropy,
+    | CrossEntropy
+    | OwnLoss,
     Field(discriminator="name"),
 ]

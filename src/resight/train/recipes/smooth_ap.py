@@ -32,7 +32,12 @@ class MemorySettings(BaseModel):
 
 
 def _named(value: Any) -> Any:
-    """ "fastap" stands for {"name": "fastap"}, and options alone are those of smooth_ap."""
+    """ "fastap" stands for {"name": "fastap"}, and options alone are those of smooth_ap.
+
+    "mine.py" is a loss of one's own, from that file.
+    """
+    if isinstance(value, str) and value.endswith(".py"):
+        return {"name": "own", "file": value}
     if isinstance(value, str):
         return {"name": value}
     return {"name": "smooth_ap"} | value if isinstance(value, dict) else value

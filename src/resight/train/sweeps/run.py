@@ -11,7 +11,7 @@ from typing import Any
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.evaluate.records.record import load_record
-from resight.models.open import embedder_folder
+from resight.models.embedder import embedder_folder
 from resight.settings import read_yaml
 from resight.train import rundir
 from resight.train.sweeps import outcome, plan

@@ -23,10 +23,9 @@ from resight.features.compute import EmbedOptions
 from resight.features.store import Features
 from resight.features.write import embed_images
 from resight.models.closed_form import whitening
-from resight.models.embedder import CONFIG, Embedder
+from resight.models.embedder import CONFIG, Embedder, embedder_folder
 from resight.models.fitted import whitened
 from resight.models.moments import moments
-from resight.models.open import embedder_folder
 from resight.train.fitting.plan import plan_rows
 from resight.train.fitting.start import closed_form_start
 from resight.train.loop import LoopOptions, Position, Watcher

@@ -1,0 +1,106 @@
+"""Which images are meant: by path, by object, by a filter; and roots that have moved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from resight.errors import UserError
+from resight.search.engines.contract import Engine, Root
+from resight.search.filters import parse
+from resight.search.view import Bools
+
+_FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
+
+
+def by_id_or_path(engine: Engine, images: Collection[int | str | Path]) -> list[int]:
+    """Ids of images given by id or path. Raises UserError naming the first that is not here."""
+    ids = [int(one) for one in images if isinstance(one, int)]
+    there = {row.id for row in engine.rows(ids)}
+    for id_ in ids:
+        if id_ not in there:
+            raise UserError(f"image {id_}: not in this gallery")
+    roots = engine.roots()
+    for path in images:
+        if isinstance(path, int):
+            continue
+        found = at_path(engine, roots, os.path.abspath(path))
+        if not found:
+            raise UserError(f"{path}: not in this gallery")
+        ids += found
+    return ids
+
+
+def of_object(engine: Engine, object: str) -> list[int]:
+    """Ids of an object's images. Raises UserError when it is not here."""
+    found = engine.images_of(object)
+    if not found:
+        raise UserError(f"object {object!r}: not in this gallery")
+    return found
+
+
+def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
+    """Ids of the images of a file, by its absolute path."""
+    return [
+        id_
+        for root in roots
+        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
+    ]
+
+
+def passing(engine: Engine, where: str) -> list[int]:
+    """Ids of the images that pass a filter. Raises UserError for a wrong one."""
+    table = columns_for(engine, where, ())
+    ids: list[int] = table["id"].to_numpy()[passed_by(table, where, ())].tolist()
+    return ids
+
+
+def columns_for(engine: Engine, where: str | None, cameras: Sequence[str]) -> pl.DataFrame:
+    """The columns that a filter needs, of all images."""
+    names = {"object_id"} | ({"camera"} if cameras else set())
+    names |= set(parse(where).columns) if where is not None else set()
+    found = engine.table(names)
+    if where is not None and not parse(where).columns <= found.keys():
+        some = engine.rows(engine.ids(limit=1000))  # which columns there are, for the message
+        own = {name for row in some for name in row.columns}
+        parse(where).check(sorted(own | set(_FIXED) | found.keys() - {"object_id"}))
+        empty = parse(where).columns - found.keys()
+        found |= {name: [None] * len(found["id"]) for name in empty}
+    return pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
+
+
+def passed_by(table: pl.DataFrame, where: str | None, cameras: Sequence[str]) -> Bools:
+    """Which rows pass a filter and are of none of these cameras."""
+    passed = np.ones(table.height, bool)
+    if where is not None:
+        passed &= parse(where).mask(table)
+    if cameras:
+        passed &= ~table["camera"].is_in(list(cameras)).fill_null(False).to_numpy()
+    return passed
+
+
+def move_root(engine: Engine, root: str, folder: str | Path) -> tuple[int, int]:
+    """Give a root another folder; how many of its first 100 photos are there, and of how many.
+
+    Raises UserError: no root of this name, no such folder, or none of the photos in it.
+    """
+    roots = {one.name: one for one in engine.roots()}
+    if root not in roots:
+        names = ", ".join(roots) or "none"
+        raise UserError(f"{root}: no root of this gallery (its roots: {names})")
+    new = Path(os.path.abspath(folder))
+    if not new.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    ids = engine.ids(limit=10_000)
+    places = [row.place for row in engine.rows(ids) if row.place is not None]
+    paths = [place.path for place in places if place.root == roots[root].id][:100]
+    there = sum((new / path).exists() for path in paths)
+    if paths and not there:
+        raise UserError(f"{folder}: not one of its photos is there (the first: {paths[0]})")
+    with engine.writing("moving a root") as writer:
+        writer.move_root(roots[root].id, str(new))
+    return there, len(paths)
