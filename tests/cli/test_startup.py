@@ -24,6 +24,11 @@ JOBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "evaluate a model": (["evaluate", "model", "set", "--workers", "0"], NEVER),
     "evaluate features": (["evaluate", "features"], NO_NETWORK),
     "evaluate vectors": (["evaluate", "f.npy", "set"], NO_TORCH),
+    "gallery info": (["gallery", "info", "gallery"], NO_TORCH),
+    "gallery add nothing": (["gallery", "add", "gallery", "set"], NO_TORCH),
+    "gallery remove": (["gallery", "remove", "gallery", "--object", "object 01"], NO_TORCH),
+    "gallery calibrate": (["gallery", "calibrate", "gallery", "--alpha", "0.2"], NO_TORCH),
+    "gallery export": (["gallery", "export", "gallery", "--out", "exported"], NEVER),
     "compare": (["compare", "evaluation", "second"], NO_TORCH),
     "report": (
         ["report", "evaluation", "--out", "page.html"],

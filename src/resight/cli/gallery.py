@@ -164,7 +164,7 @@ def _add(
     strict: bool,
     bar: Any,
 ) -> Added:
-    from resight.features.compute import EmbedOptions
+    from resight.features.options import EmbedOptions
 
     with bar("adding", len(source)) as advance:
         opened.add(

@@ -10,7 +10,7 @@ from resight.cli import options
 
 if TYPE_CHECKING:
     from resight.data.imageset import ImageSet
-    from resight.features.compute import EmbedOptions
+    from resight.features.options import EmbedOptions
     from resight.features.store import Features
     from resight.search.gallery import Gallery
 
@@ -58,7 +58,7 @@ def index(
     from resight.cli.gallery import report_added
     from resight.cli.gallery_care import photo_of
     from resight.errors import UserError
-    from resight.features.compute import EmbedOptions
+    from resight.features.options import EmbedOptions
     from resight.features.store import Features, is_features
     from resight.features.write import require_made_by
     from resight.files import check_folder

@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.data.loading import Aside, Pictures, loader, strict_stop
+from resight.features.options import PLAIN
+from resight.features.options import EmbedOptions as EmbedOptions
 from resight.models.embedder import Embedder
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How images are embedded. `batch_size` None: found by trying; `workers` None: by machine."""
-
-    batch_size: int | None = None
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    workers: int | None = None
-    strict: bool = False
 
 
 @dataclass
@@ -50,7 +41,7 @@ def embed_blocks(
     block_rows: int,
     *,
     blocks: Sequence[int] | None = None,
-    options: EmbedOptions = EmbedOptions(),
+    options: EmbedOptions = PLAIN,
     aside: Aside | None = None,
 ) -> Iterator[Block]:
     """Yield the blocks of `block_rows` rows with the numbers `blocks` (all, by default).
@@ -101,7 +92,7 @@ def embed_rows(
     embedder: Embedder,
     images: ImageSet,
     *,
-    options: EmbedOptions = EmbedOptions(),
+    options: EmbedOptions = PLAIN,
     progress: Progress = lambda done, total: None,
 ) -> tuple[NDArray[np.float32], list[BadImage]]:
     """All embeddings in memory: (N, D) float32 un-normalised, NaN for the bad images returned."""
@@ -114,7 +105,7 @@ def embed_rows(
     return vectors, bad
 
 
-def find_batch_size(embedder: Embedder, options: EmbedOptions = EmbedOptions()) -> int:
+def find_batch_size(embedder: Embedder, options: EmbedOptions = PLAIN) -> int:
     """How many images to embed at once.
 
     On a GPU the smallest power of two beyond which a batch is hardly faster an image, or won't

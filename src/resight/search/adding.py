@@ -22,12 +22,12 @@ from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.search.editing import CONFLICT, COPY, REMOVED, UNUSABLE, change
-from resight.search.engines.contract import Box, Engine, LeftOut, Row
+from resight.search.engines.contract import Box, Engine, LeftOut, Place, Row
 from resight.search.files_seen import Seen, content_of, look, look_at_all, stamp
 from resight.search.incoming import full_path, relabel, root_for, rows_of, told_anew
 
 if TYPE_CHECKING:
-    from resight.features.compute import EmbedOptions
+    from resight.features.options import EmbedOptions
     from resight.features.store import Features
     from resight.models.embedder import Embedder
 
@@ -229,10 +229,32 @@ class Adding:
             rows = [
                 replace(row, id=known[row.place].id) if row.place in known else row for row in rows
             ]
+            late = self._late_copies(rows)
+            rows = [row for row in rows if row.place not in late]
             change(self.engine, writer, put=rows)
-            writer.take_back(places)
-        for one, row in zip(part, rows, strict=True):
-            (self.report.replaced if row.id else self.report.added).append(one.path)
+            writer.take_back([row.place for row in rows if row.place is not None])
+        ids = {row.place: row.id for row in rows}
+        for one in part:
+            if one.row.place in late:
+                self._twins.append((one, late[one.row.place]))
+            else:
+                replaced = bool(ids[one.row.place])
+                (self.report.replaced if replaced else self.report.added).append(one.path)
+
+    def _late_copies(self, rows: Sequence[Row]) -> dict[Place | None, str]:
+        """Places of new rows whose content another writer has brought meanwhile."""
+        if self.duplicates == "keep":
+            return {}
+        contents = [row.content for row in rows if row.content is not None and not row.id]
+        there = {
+            (row.content, row.place.box if row.place else None)
+            for row in self.engine.by_content(contents)
+        }
+        return {
+            row.place: row.content
+            for row in rows
+            if not row.id and row.content and row.place and (row.content, row.place.box) in there
+        }
 
     def refuse(self, one: _Todo, reason: str) -> None:
         """A file that can't be used: reported, and remembered until it changes."""
@@ -273,7 +295,7 @@ class Adding:
 def add_images(
     engine: Engine,
     source: ImageSet | Features,
-    embedder: Embedder | None,
+    embedder: Callable[[], Embedder | None],
     *,
     duplicates: str = "skip",
     again: bool = False,
@@ -281,7 +303,10 @@ def add_images(
     options: EmbedOptions | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Added:
-    """Bring a gallery up to date with a source. `sync`: the folder that what is gone is gone from.
+    """Bring a gallery up to date with a source.
+
+    `embedder`: gives it, asked for only where something is to be embedded. `sync`: the folder that
+    what is gone is gone from.
 
     Raises UserError: nothing to embed with; vectors of another length; `options.strict` and a bad
     image.
@@ -291,9 +316,10 @@ def add_images(
     todo = adding.todo()
     strict = options is not None and options.strict
     if todo and isinstance(source, ImageSet):
-        if embedder is None:
+        network = embedder()
+        if network is None:
             raise UserError("this gallery has no embedder: it takes features and vectors only")
-        blocks = _embedded(embedder, images, todo, options)
+        blocks = _embedded(network, images, todo, options)
     else:
         blocks = _given(source, todo)  # type: ignore[arg-type]
     done = len(images) - len(todo)

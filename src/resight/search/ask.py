@@ -12,11 +12,9 @@ import numpy as np
 import polars as pl
 
 from resight.data.imageset import ImageSet, normalise
-from resight.data.loading import strict_stop
 from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
 from resight.data.sources import load_images
 from resight.errors import UserError
-from resight.features.compute import EmbedOptions, embed_rows
 from resight.files import atomic_path
 from resight.search.centroids import CentroidSums
 from resight.search.gallery import Gallery
@@ -96,6 +94,9 @@ def ask(
 
     Raises UserError when not one of the queries can be read.
     """
+    from resight.data.loading import strict_stop
+    from resight.features.compute import EmbedOptions, embed_rows
+
     vectors, bad = embed_rows(
         gallery.need_embedder(), images, options=EmbedOptions(batch_size=16, workers=workers)
     )

@@ -30,7 +30,7 @@ from resight.search.views import Views
 if TYPE_CHECKING:
     from PIL import Image
 
-    from resight.features.compute import EmbedOptions
+    from resight.features.options import EmbedOptions
     from resight.features.store import Features
     from resight.models.embedder import Embedder
 
@@ -320,7 +320,7 @@ class Gallery:
         self.added = add_images(
             self.engine,
             source,
-            self.embedder if isinstance(source, ImageSet) else None,
+            lambda: self.embedder,
             duplicates=duplicates,
             again=again,
             sync=folder,
