@@ -282,11 +282,15 @@ def live(count: int, dim: int) -> dict[str, Any]:
         }
         found |= {"database_MiB": size >> 20, "index_MiB": kept >> 20}
         found["opening"] = opening(folder)
+        print("opening:", json.dumps(found["opening"]), flush=True)
         found["search"] = search(gallery, queries)
+        print("search:", json.dumps(found["search"]), flush=True)
         found["levels"] = levels(vectors, codes)
+        print("levels:", json.dumps(found["levels"]), flush=True)
         found["changes a second"] = changes(gallery, dim)
+        print("changes a second:", json.dumps(found["changes a second"]), flush=True)
         if count <= 200_000:
-            found["peers"] = peers(gallery.views.get("image").base.rows, queries)
+            found["peers"] = peers(unit(vectors), queries)
         gallery.close()
     return found
 

@@ -136,3 +136,16 @@ def test_where_no_index_can_be_kept_search_works(tmp_path: Path, small: None, ho
             assert again.search_vectors(vectors[:10]) == found
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_an_index_is_dropped_name_first(tmp_path: Path, small: None) -> None:
+    """Killed in between, a record of files that are gone would be called damage."""
+    vectors, names = crowd(600, 8)
+    gone: list[str] = []
+    with Gallery.create(tmp_path / "g").add(features_of(vectors, names)) as gallery:
+        for level in ("image", "object"):
+            gallery.views.get(level)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "unlink", lambda self, missing_ok=False: gone.append(self.suffix))
+            cache.drop(tmp_path / "g")
+    assert gone and gone == sorted(gone, key=lambda suffix: suffix != ".json")

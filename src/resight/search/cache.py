@@ -123,6 +123,7 @@ def store(
 
 
 def drop(folder: Path) -> None:
-    """Remove all that is derived."""
-    for path in (folder / FOLDER).glob("*"):
+    """Remove all that is derived; first what names the others, in case we are killed between."""
+    files = sorted((folder / FOLDER).glob("*"), key=lambda path: path.suffix != ".json")
+    for path in files:
         path.unlink(missing_ok=True)
