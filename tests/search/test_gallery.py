@@ -302,3 +302,13 @@ def test_a_copied_gallery_works_elsewhere(shop, tmp_path):
     moved = Path(shutil.move(tmp_path / "g", tmp_path / "moved"))
     photo = shop.search_vectors(np.ones((1, shop.embedder.dim), np.float32))[0][0].path
     assert Gallery.load(moved, "cpu").search(photo, 1)[0][0].path == photo
+
+
+def test_a_killed_create_can_be_made_again(embedder, tmp_path):
+    Gallery.create(tmp_path / "g", embedder).close()
+    (tmp_path / "g" / "gallery.json").unlink()  # the last thing that is written
+    Gallery.create(tmp_path / "g", embedder).close()
+    (tmp_path / "g" / "gallery.json").unlink()
+    (tmp_path / "g" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        Gallery.create(tmp_path / "g", embedder)

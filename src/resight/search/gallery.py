@@ -104,6 +104,8 @@ class Gallery:
         if index not in KINDS:
             raise UserError(f"index {index!r} is none of {', '.join(KINDS)}")
         folder = Path(path).absolute()
+        if _unfinished(folder):  # a create that was killed: nothing was ever in it
+            shutil.rmtree(folder)
         fresh_folder(folder, "a gallery", mark=RECORD, force=force)
         folder.mkdir(parents=True, exist_ok=True)
         opened = open_engine(engine if engine is not None else str(folder / DATABASE))
@@ -466,6 +468,15 @@ class Gallery:
         )
         with self.views.lock:  # views change as the gallery does: one thread at a time
             return search(queries, k, exclude)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `create` makes before it says that it is done."""
+    if not folder.is_dir() or (folder / RECORD).exists():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    files = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "writer.lock", EMBEDDER}
+    return DATABASE in names and names <= files
 
 
 def _check_level(level: str) -> None:
