@@ -60,8 +60,10 @@ def full_path(row: Row, roots: dict[int, Root]) -> str:
     """Where a row's file is; "" where it never had one."""
     if row.place is None:
         return ""
-    root = roots.get(row.place.root)
-    return os.path.normpath(os.path.join(root.path if root else "", row.place.path))
+    root, path = roots.get(row.place.root), row.place.path
+    if root is not None and not path.startswith("..") and os.sep == "/":
+        return f"{root.path}/{path}"
+    return os.path.normpath(os.path.join(root.path if root else "", path))
 
 
 def told_anew(old: Row, new: Row) -> bool:

@@ -132,11 +132,9 @@ class Search:
         if self.level == "image":
             return [near.keys.tolist() for near in found]
         first: dict[int, int] = {}
-        names: dict[int, str] = {}
         if self.level == "object":
             wanted = {int(g) for near in found for g in near.groups if g}
-            names = self.engine.object_names(wanted)
-            first = {g: (self.engine.images_of(name) or [0])[0] for g, name in names.items()}
+            first = self.engine.first_images(wanted)
         else:
             images, asked = self.views.get("image"), unit(queries)
         shown: list[list[int]] = []

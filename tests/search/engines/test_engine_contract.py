@@ -208,6 +208,8 @@ def test_objects_vanish_with_their_last_image(place: Storage) -> None:
     assert engine.counts() == (2, 1) and engine.objects() == [("y", 2)]
     assert engine.object_names([before]) == {} and engine.sums(["x"]) == []
     assert engine.images_of("y") == [one, two] and engine.images_of("x") == []
+    (kept,) = engine.rows([one])
+    assert engine.first_images([kept.object_id, 10**6]) == {kept.object_id: one}
     engine = place.again(engine)
     put(engine, row("3", "x"))
     assert engine.rows(engine.images_of("x"))[0].object_id > before

@@ -199,6 +199,9 @@ class Engine(Protocol):
     def images_of(self, object: str) -> list[int]:
         """Ids of an object's images, rising."""
 
+    def first_images(self, objects: Collection[int]) -> dict[int, int]:
+        """The lowest image id of each of these objects, by object id."""
+
     def images_at(self, root: int, path: str) -> list[int]:
         """Ids of the images of one file, whatever part of the picture, rising."""
 

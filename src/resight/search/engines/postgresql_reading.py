@@ -164,6 +164,11 @@ class PostgresReader:
         sql = f"SELECT i.id {_FROM} WHERE o.name = %s ORDER BY i.id"
         return [row[0] for row in self._reads.run(sql, [object])]
 
+    def first_images(self, objects: Collection[int]) -> dict[int, int]:
+        """See the contract."""
+        sql = "SELECT object, MIN(id) FROM images WHERE object = ANY(%s::bigint[]) GROUP BY object"
+        return {row[0]: row[1] for row in self._reads.run(sql, [list(objects)])}
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         sql = "SELECT id FROM images WHERE root = %s AND path = %s ORDER BY id"

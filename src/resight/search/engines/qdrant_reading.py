@@ -193,6 +193,11 @@ class QdrantReader:
         """See the contract."""
         return [int(p.id) for p in self._points(where(object=object), with_payload=False)]
 
+    def first_images(self, objects: Collection[int]) -> dict[int, int]:
+        """See the contract."""
+        of = {id_: self.images_of(name) for id_, name in self.object_names(objects).items()}
+        return {id_: min(images) for id_, images in of.items() if images}
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         some = self._points(where(root=root, path=path), with_payload=False)

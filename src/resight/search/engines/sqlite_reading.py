@@ -203,6 +203,17 @@ class SqliteReader:
         sql = f"SELECT i.id {_FROM} WHERE o.name = ? ORDER BY i.id"
         return [row[0] for row in self.run(sql, [object])]
 
+    def first_images(self, objects: Collection[int]) -> dict[int, int]:
+        """See the contract."""
+        found: dict[int, int] = {}
+        for part in _parts(list(objects)):
+            sql = (
+                f"SELECT object, MIN(id) FROM images WHERE object IN ({_marks(part)}) "
+                "GROUP BY object"
+            )
+            found.update(self.run(sql, part))
+        return found
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         sql = "SELECT id FROM images WHERE root = ? AND path = ? ORDER BY id"
