@@ -30,7 +30,7 @@ def png_bomb(width: int, height: int) -> bytes:
         )
 
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((width // 8 + 1) * min(height, 2000)), 9)
+    rows = zlib.compress(bytes(min((width // 8 + 1) * height, 8_000_000)), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from resight.client import Client, ServiceError
-from resight.search.check import check
+from resight.search.check import FAULT, check
 from resight.search.gallery import Gallery
 from service import photo
 
@@ -82,11 +82,8 @@ def test_two_processes_write(folder: Path, served: Callable[..., Any]) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     with Gallery.open(folder) as gallery:
-        assert (
-            not [f for f in check(gallery) if f.level == "fault"]
-            if False
-            else len(gallery.engine.ids()) == 84
-        )
+        assert not [found for found in check(gallery) if found.kind == FAULT]
+        assert len(gallery.engine.ids()) == 84
 
 
 def test_killed_while_adding(folder: Path, served: Callable[..., Any]) -> None:
