@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from mutations import ALLOWED, frame_bomb, mutated, others, png_bomb, seeds
+
 from service import client_of, is_problem, photo, send
 
 
