@@ -39,15 +39,16 @@ export function controls(gallery, state) {
         onchange: () => change({ level: value === gallery.level ? undefined : value }),
       }), h("span", {}, words)))));
   const columns = (gallery.columns ?? []).filter((c) => c.kind === "number" || c.values?.length > 1);
-  if (!columns.length) return [levels];
   const set = Object.values(state.filters).flat().length;
-  const open = set > 0 || matchMedia("(min-width: 60rem)").matches;
-  return [levels, h("details", { class: "filters", open },
-    h("summary", {}, "Filters", h("span", { class: "badge", hidden: !set }, String(set))),
+  const wide = matchMedia("(min-width: 60rem)").matches;
+  if (!columns.length && wide) return [levels];
+  return [wide && levels, h("details", { class: "filters", open: set > 0 || wide },
+    h("summary", {}, wide ? "Filters" : "Filters and level", h("span", { class: "badge", hidden: !set }, String(set))),
+    !wide && levels,
     columns.map((column) => (column.kind === "number" ? range : choice)(column, state.filters)),
-    button("Clear filters", "wrong", () => {
+    columns.length > 0 && button("Clear filters", "wrong", () => {
       change({ filters: {} });
-      for (const input of document.querySelectorAll(".filters input, .filters select")) {
+      for (const input of document.querySelectorAll(".filters :is(input:not([type=radio]), select)")) {
         if (input.type === "checkbox") input.checked = false; else input.value = "";
       }
     }, { class: "quiet clear-filters" }))];

@@ -37,7 +37,9 @@ export function verdict(answer) {
   return { title: nameOf(best), before: `${words[0].toUpperCase()}${words.slice(1)} · ${percent(best.probability)}`, tone: "found" };
 }
 
+/** The verdict on its own, where no hit leads. */
 export function verdictBox(answer) {
+  if (answer.hits.length && !answer.no_match) return "";
   const { title, before, words, tone = "" } = verdict(answer);
   return h("header", { class: `verdict ${tone}` },
     before && h("p", { class: "before" }, before),
@@ -66,46 +68,65 @@ export function tile(path, name) {
   return frame;
 }
 
-/** The list of hits. `feedback(hit, right)` is told of answers; `addTo(object)` where one may add. */
+/** The list of hits: where the best may be the thing, it leads, and the verdict is its heading. */
 export function hitList(answer, { search, addTo }) {
-  return h("ol", { class: "hits" }, answer.hits.map((hit, at) => card(hit, at, answer, search, addTo)));
+  const leads = !answer.no_match;
+  return h("ol", { class: "hits" }, answer.hits.map((hit, at) =>
+    card(hit, answer, search, addTo, leads && at === 0 ? verdict(answer) : null)));
 }
 
-function card(hit, at, answer, search, addTo) {
+const isSure = (hit) => hit.probability !== null && hit.probability !== undefined;
+const sureness = (hit) => (isSure(hit)
+  ? `${inWords(hit.probability)} · ${percent(hit.probability)}` : `likeness ${hit.similarity.toFixed(2)}`);
+
+function card(hit, answer, search, addTo, lead) {
   const name = nameOf(hit);
-  const sure = hit.probability !== null && hit.probability !== undefined;
-  const picture = tile(hit.thumbnail ?? thumbnailOf(hit.image), name);
-  const to = hit.object === null
-    ? link({ view: "search", image: String(hit.image) })
-    : link({ view: "gallery", object: hit.object });
-  const meter = h("span", { class: "meter" }, h("i"));
-  meter.firstChild.style.width = `${Math.max(2, 100 * Math.max(0, sure ? hit.probability : hit.similarity))}%`;
-  const answers = answerButtons(hit, answer, search);
-  const item = h("li", { class: `hit${at === 0 && !answer.no_match ? " best" : ""}`, data: { image: hit.image } },
+  const same = { level: search.level, filters: search.filters };
+  const from = link({ view: "search", image: String(hit.image), ...same });
+  const to = hit.object === null ? from : link({ view: "gallery", object: hit.object });
+  const answers = answerButtons(hit, answer, search, Boolean(lead));
+  const adds = addTo && hit.object !== null;
+  const row = h("div", { class: "hit-row" }, answers.element,
+    h("a", { ...from, class: lead ? "as-button quiet" : "bare", title: "Search from this",
+      "aria-label": `Search from this image of ${name}` }, icon("again"), lead && h("span", {}, "Search from this")),
+    adds && button(lead ? "Add the photo" : `Add the photo to ${name}`, "plus", () => addTo(hit.object),
+      { bare: !lead, class: lead ? "quiet" : "bare", title: `Add the photo to ${name}` }));
+  const item = h("li", { class: `hit${lead ? " best" : ""}`, data: { image: hit.image } },
     h("a", { ...to, class: "hit-open", title: hit.why || null,
-      "aria-label": `${name}, ${sure ? `${inWords(hit.probability)}, ${percent(hit.probability)}` : `likeness ${hit.similarity.toFixed(2)}`}, ${count(hit.images, "image")}` },
-    picture),
-    h("div", { class: "hit-words" },
+      "aria-label": `${name}, ${sureness(hit)}, ${count(hit.images, "image")}` },
+    tile(hit.thumbnail ?? thumbnailOf(hit.image), name)),
+    h("div", { class: "hit-words" }, lead ? leadWords(hit, lead, to) : [
       h("a", { ...to, class: "hit-name", tabIndex: -1 }, name),
-      h("p", { class: "sure" }, meter, sure
-        ? h("span", {}, `${inWords(hit.probability)} · ${percent(hit.probability)}`)
-        : h("span", {}, `likeness ${hit.similarity.toFixed(2)}`)),
-      h("div", { class: "hit-row" }, answers.element,
-        h("a", { ...link({ view: "search", image: String(hit.image), level: search.level, filters: search.filters }),
-          class: "bare", "aria-label": `Search from this image of ${name}`, title: "Search from this" }, icon("again")),
-        addTo && hit.object !== null && button(`Add the photo to ${name}`, "plus", () => addTo(hit.object), { bare: true, class: "bare" }),
-        h("span", { class: "faint" }, count(hit.images, "image")))));
+      h("p", { class: "sure" }, h("span", {}, sureness(hit)), h("span", {}, count(hit.images, "image"))),
+      meter(hit)], row));
   item.answer = answers.press;
   return item;
 }
 
+function leadWords(hit, { before, title, words, tone }, to) {
+  const facts = Object.entries(hit.columns ?? {}).filter(([, value]) => value !== null && value !== "").slice(0, 4);
+  return [h("header", { class: `verdict ${tone ?? ""}` },
+    h("p", { class: "before" }, before),
+    h("h1", { tabIndex: -1 }, title)),
+  h("p", { class: "facts" }, h("a", to, `All ${count(hit.images, "image")}`),
+    facts.map(([column, value]) => h("span", {}, `${column} `, h("b", {}, String(value))))),
+  words && h("p", { class: "faint" }, words)];
+}
+
+function meter(hit) {
+  const bar = h("span", { class: "meter" }, h("i"));
+  bar.firstChild.style.width = `${Math.max(2, 100 * Math.max(0, isSure(hit) ? hit.probability : hit.similarity))}%`;
+  return bar;
+}
+
 // --- right and wrong
 
-function answerButtons(hit, answer, search) {
+function answerButtons(hit, answer, search, words) {
   let given = null; // true, false
   let number = null;
-  const right = button(`${nameOf(hit)} is right`, "right", () => press(true), { bare: true, class: "bare say-right", title: "Right (r)" });
-  const wrong = button(`${nameOf(hit)} is wrong`, "wrong", () => press(false), { bare: true, class: "bare say-wrong", title: "Wrong (w)" });
+  const say = (yes, word) => button(words ? word : `${nameOf(hit)} is ${word.toLowerCase()}`, word.toLowerCase(),
+    () => press(yes), { bare: !words, class: `${words ? "quiet" : "bare"} say-${word.toLowerCase()}`, title: `${word} (${word[0].toLowerCase()})` });
+  const right = say(true, "Right"), wrong = say(false, "Wrong");
   const element = h("span", { class: "answers" }, right, wrong);
   const show = () => {
     right.setAttribute("aria-pressed", given === true);

@@ -59,24 +59,26 @@ export function searchView(root, gallery) {
     const changed = (box) => {
       clear.hidden = !box;
       mark.hidden = Boolean(box);
+      panel.querySelector(".query").classList.toggle("marking", Boolean(box)); // room for fingers
       send(box);
     };
     stage = null;
-    const parts = [];
+    const tools = h("div", { class: "row tools" });
+    const top = h("div", { class: "query" });
     if (state.like) {
-      parts.push(h("p", { class: "query-name" }, "Objects like ", h("strong", {}, state.like)));
+      top.append(h("p", { class: "query-name" }, "Objects like ", h("strong", {}, state.like)));
     } else {
       const picture = photos.length ? drawn(photos[0]) : tile(thumbnailOf(state.image), "the image that is searched with");
       stage = boxStage(picture, { box: boxOf(state.box), changed, label: "The photo that is searched with" });
-      parts.push(stage, photos.length > 1 && h("div", { class: "more-photos" },
-        photos.slice(1).map((photo) => drawn(photo))), h("div", { class: "row tools" }, mark, clear));
+      top.append(h("div", { class: "pictures" }, stage, photos.length > 1 && h("div", { class: "more-photos" },
+        photos.slice(1).map((photo) => drawn(photo)))));
+      tools.append(mark, clear);
     }
-    const fresh = chooser("Another photo", "photo", { className: "quiet" });
-    panel.replaceChildren(...parts.filter(Boolean));
-    (panel.querySelector(".tools") ?? panel).append(
-      photos.length ? chooser("Add a photo", "plus", { className: "quiet", add: () => photos }) : "", fresh);
-    panel.append(h("div", { class: "controls" }, controls(gallery, state)),
-      h("div", { class: "write" }));
+    top.classList.toggle("marking", Boolean(state.box));
+    if (photos.length) tools.append(chooser("Add a photo", "plus", { className: "quiet", add: () => photos }));
+    tools.append(chooser("New photo", "photo", { className: "quiet" }));
+    top.append(tools);
+    panel.replaceChildren(top, h("div", { class: "controls" }, controls(gallery, state)), h("div", { class: "write" }));
   }
 
   async function search(state, level) {
@@ -108,6 +110,7 @@ export function searchView(root, gallery) {
     const writes = mayWrite(gallery) && photos;
     const addTo = writes ? (object) => add(photos, object, again) : null;
     const among = filtersSaid(state.filters);
+    root.firstChild.classList.toggle("unknown", answer.no_match === true);
     results.replaceChildren(verdictBox(answer),
       hitList(answer, { search: { ...state, photos }, addTo }),
       h("footer", { class: "timing" }, timing(answer, gallery), among && `, ${among}`, "."));
