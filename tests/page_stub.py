@@ -84,10 +84,12 @@ class Store:
                 return False
         return True
 
-    def search(self, vector: np.ndarray, k: int, level: str, where: str | None) -> dict[str, Any]:
+    def search(
+        self, vector: np.ndarray, k: int, level: str, where: str | None, without: Any = None
+    ) -> dict[str, Any]:
         best: dict[Any, tuple[float, int]] = {}
         for number, row in self.rows.items():
-            if self.passes(row, where):
+            if self.passes(row, where) and (without is None or without not in (number, row["object"])):
                 near = float(vector @ self.vectors[number])
                 key = row["object"] or -number
                 if key not in best or near > best[key][0]:
@@ -138,6 +140,7 @@ def application(store: Store, role: str = "write") -> Any:
 
     @app.post("/v1/search")
     async def search(request: Request) -> Any:
+        without: Any = None
         if request.headers["content-type"].startswith("application/json"):
             asked = await request.json()
             if "object" in asked:
@@ -145,8 +148,10 @@ def application(store: Store, role: str = "write") -> Any:
                 if not own:
                     return problem(422, f"no object {asked['object']}")
                 vector = np.mean([store.vectors[n] for n in own], axis=0)
+                without = asked["object"]
             elif asked["image"] in store.rows:
                 vector = store.vectors[asked["image"]]
+                without = asked["image"]
             else:
                 return problem(404, f"no image {asked['image']}")
         else:
@@ -163,7 +168,7 @@ def application(store: Store, role: str = "write") -> Any:
                 vectors.append(features(picture))
             vector = np.mean(vectors, axis=0)
         vector = vector / np.linalg.norm(vector)
-        return store.search(vector, int(asked.get("k", 10)), asked.get("level", "image"), asked.get("where"))
+        return store.search(vector, int(asked.get("k", 10)), asked.get("level", "image"), asked.get("where"), without)
 
     @app.get("/v1/objects")
     def objects(like: str = "", offset: int = 0, limit: int = 50) -> Any:

@@ -347,7 +347,8 @@ def test_the_gallery(watched: Watched, address: str) -> None:
     page.reload()
     page.get_by_role("link", name="blue kettle").click()
     page.get_by_role("link", name="Objects like it").click()
-    api.expect(hits(page).first.locator("h1")).to_have_text("blue kettle")
+    api.expect(page.locator(".verdict h1")).to_have_text("Like blue kettle")
+    assert hits(page).count() == len(NAMES) - 1
     page.goto(address + "?view=gallery&object=" + "teapot%20%3Cb%3E")  # names are data
     api.expect(page.get_by_role("heading", name="teapot <b>")).to_be_visible()
 

@@ -91,7 +91,7 @@ function keys(event, links) {
 
 function help() {
   question("Keys", h("dl", { class: "keys" }, KEYS.map(([key, words]) =>
-    [h("dt", {}, h("kbd", {}, key)), h("dd", {}, words)])), { yes: "Close" });
+    [h("dt", {}, h("kbd", {}, key)), h("dd", {}, words)])), { yes: "Close", no: null });
 }
 
 start();

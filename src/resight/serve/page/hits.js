@@ -15,15 +15,16 @@ export function inWords(p) {
 }
 
 export function percent(p) {
-  if (p > 0.99 && p < 1) return "over 99 %";
-  if (p < 0.01) return "under 1 %";
+  if (p > 0.99 && p < 1) return "> 99 %";
+  if (p < 0.01) return "< 1 %";
   return `${Math.round(p * 100)} %`;
 }
 
 const nameOf = (hit) => hit.object ?? "Without a name";
 
-export function verdict(answer) {
+export function verdict(answer, search) {
   const [best] = answer.hits;
+  if (search.like) return { title: `Like ${search.like}`, words: "The other objects, the most alike first." };
   if (!best) return { title: "Nothing passes these filters", words: "Clear a filter to search more of the gallery." };
   if (answer.no_match) {
     return { title: "Not in the gallery", tone: "none",
@@ -37,10 +38,12 @@ export function verdict(answer) {
   return { title: nameOf(best), before: `${words[0].toUpperCase()}${words.slice(1)} · ${percent(best.probability)}`, tone: "found" };
 }
 
+const leads = (answer, search) => answer.hits.length > 0 && !answer.no_match && !search.like;
+
 /** The verdict on its own, where no hit leads. */
-export function verdictBox(answer) {
-  if (answer.hits.length && !answer.no_match) return "";
-  const { title, before, words, tone = "" } = verdict(answer);
+export function verdictBox(answer, search) {
+  if (leads(answer, search)) return "";
+  const { title, before, words, tone = "" } = verdict(answer, search);
   return h("header", { class: `verdict ${tone}` },
     before && h("p", { class: "before" }, before),
     h("h1", { tabIndex: -1 }, title),
@@ -48,8 +51,8 @@ export function verdictBox(answer) {
 }
 
 /** For a screen reader, when the answer is there. */
-export function said(answer) {
-  const { title, before } = verdict(answer);
+export function said(answer, search) {
+  const { title, before } = verdict(answer, search);
   return `${before ? `${before}: ` : ""}${title}. ${count(answer.hits.length, "object")} shown.`;
 }
 
@@ -70,9 +73,9 @@ export function tile(path, name) {
 
 /** The list of hits: where the best may be the thing, it leads, and the verdict is its heading. */
 export function hitList(answer, { search, addTo }) {
-  const leads = !answer.no_match;
+  const first = leads(answer, search);
   return h("ol", { class: "hits" }, answer.hits.map((hit, at) =>
-    card(hit, answer, search, addTo, leads && at === 0 ? verdict(answer) : null)));
+    card(hit, answer, search, addTo, first && at === 0 ? verdict(answer, search) : null)));
 }
 
 const isSure = (hit) => hit.probability !== null && hit.probability !== undefined;
@@ -84,9 +87,10 @@ function card(hit, answer, search, addTo, lead) {
   const same = { level: search.level, filters: search.filters };
   const from = link({ view: "search", image: String(hit.image), ...same });
   const to = hit.object === null ? from : link({ view: "gallery", object: hit.object });
-  const answers = answerButtons(hit, answer, search, Boolean(lead));
+  // Right or wrong is said of a picture: there is none in a search by an object's name.
+  const answers = search.like ? null : answerButtons(hit, answer, search, Boolean(lead));
   const adds = addTo && hit.object !== null;
-  const row = h("div", { class: "hit-row" }, answers.element,
+  const row = h("div", { class: "hit-row" }, answers?.element,
     h("a", { ...from, class: lead ? "as-button quiet" : "bare", title: "Search from this",
       "aria-label": `Search from this image of ${name}` }, icon("again"), lead && h("span", {}, "Search from this")),
     adds && button(lead ? "Add the photo" : `Add the photo to ${name}`, "plus", () => addTo(hit.object),
@@ -99,7 +103,7 @@ function card(hit, answer, search, addTo, lead) {
       h("a", { ...to, class: "hit-name", tabIndex: -1 }, name),
       h("p", { class: "sure" }, h("span", {}, sureness(hit)), h("span", {}, count(hit.images, "image"))),
       meter(hit)], row));
-  item.answer = answers.press;
+  item.answer = answers?.press;
   return item;
 }
 
@@ -172,7 +176,7 @@ export function hitKeys(event) {
   if (!items.length) return false;
   const current = document.activeElement?.closest(".hit") ?? document.querySelector(".hit:hover");
   if (event.key === "r" || event.key === "w") {
-    (current ?? items[0]).answer(event.key === "r");
+    (current ?? items[0]).answer?.(event.key === "r");
     return true;
   }
   const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -85,13 +85,13 @@ function countDown(press, seconds, again) {
 }
 
 /** A question in a dialog: resolves to what `read` makes of the form, null where it was left. */
-export function question(title, body, { yes = "OK", read = () => true } = {}) {
+export function question(title, body, { yes = "OK", no = "Cancel", read = () => true } = {}) {
   return new Promise((resolve) => {
     let given = null;
     const form = h("form", { method: "dialog", onsubmit: () => (given = read()) },
       h("h2", { id: "question" }, title), body,
       h("div", { class: "row end" },
-        button("Cancel", null, () => dialog.close(), { class: "quiet" }),
+        no && button(no, null, () => dialog.close(), { class: "quiet" }),
         h("button", { class: "primary", type: "submit" }, yes)));
     const dialog = h("dialog", { "aria-labelledby": "question",
       onclose: () => { dialog.remove(); resolve(given); } }, form);

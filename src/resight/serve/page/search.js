@@ -1,6 +1,6 @@
 // The search view: a field for a photo; then the photo at the left and what was found at the right.
 
-import { ask, query, thumbnailOf } from "./api.js";
+import { ask, blobOf, query, thumbnailOf } from "./api.js";
 import { boxStage } from "./box.js";
 import { count, button, h, quiet } from "./dom.js";
 import { chooser, dropzone } from "./dropzone.js";
@@ -8,7 +8,7 @@ import { add, addForm, mayWrite } from "./editing.js";
 import { controls, filtersSaid, whereOf } from "./filters.js";
 import { hitList, said, tile, verdictBox } from "./hits.js";
 import { errorBox, say } from "./notices.js";
-import { boxOf, boxText, cut, photosOf, pixels } from "./photos.js";
+import { boxOf, boxText, cut, photosOf, pixels, readPhoto } from "./photos.js";
 import { change, link, read } from "./state.js";
 
 const SHOWN = 24;
@@ -111,7 +111,7 @@ export function searchView(root, gallery) {
     const addTo = writes ? (object) => add(photos, object, again) : null;
     const among = filtersSaid(state.filters);
     root.firstChild.classList.toggle("unknown", answer.no_match === true);
-    results.replaceChildren(verdictBox(answer),
+    results.replaceChildren(verdictBox(answer, state),
       hitList(answer, { search: { ...state, photos }, addTo }),
       h("footer", { class: "timing" }, timing(answer, gallery), among && `, ${among}`, "."));
     const place = panel.querySelector(".write");
@@ -120,7 +120,7 @@ export function searchView(root, gallery) {
       const likely = best && !answer.no_match && (best.probability ?? 0) >= 0.5;
       place.replaceChildren(addForm(photos, likely ? best.object : "", again));
     }
-    say(said(answer));
+    say(said(answer, state));
   }
 
   return { update, again };
@@ -139,14 +139,18 @@ function drawn(photo) {
 async function run(state, level, gallery, signal) {
   const where = whereOf(state.filters, gallery.columns);
   const box = boxOf(state.box);
-  const photos = photosOf(state.photos);
+  let photos = photosOf(state.photos);
+  // A box on an image of the gallery is cut from its small picture, which is all the page has of it.
+  if (!photos && box && state.image) photos = [await readPhoto(await blobOf(thumbnailOf(state.image)))];
   if (photos) {
     const form = new FormData();
-    // A region is for all photos of a search; of several, the first alone has a box, and is cut here.
-    const several = photos.length > 1;
-    for (const [at, photo] of photos.entries())
-      form.append("photo", several && at === 0 && box && photo.bitmap ? await cut(photo, box) : photo.sent, photo.name);
-    if (box && !several && photos[0].width) form.append("region", pixels(box, photos[0].width, photos[0].height).join(","));
+    // The service takes a region with one photo; of several, the first alone has a box, cut here.
+    const region = box && photos.length === 1 && photos[0].width > 0;
+    for (const [at, photo] of photos.entries()) {
+      const part = box && !region && at === 0 && photo.bitmap;
+      form.append("photo", part ? await cut(photo, box) : photo.sent, photo.name);
+    }
+    if (region) form.append("region", pixels(box, photos[0].width, photos[0].height).join(","));
     form.append("k", SHOWN);
     form.append("level", level);
     if (where) form.append("where", where);
@@ -155,13 +159,7 @@ async function run(state, level, gallery, signal) {
   const json = { k: SHOWN, level };
   if (where) json.where = where;
   if (state.like) json.object = state.like;
-  else {
-    json.image = Number(state.image);
-    if (box) {
-      const image = await ask(`v1/images/${state.image}`, { signal });
-      json.region = pixels(box, image.width, image.height);
-    }
-  }
+  else json.image = Number(state.image);
   return ask("v1/search", { method: "POST", json, signal });
 }
 
