@@ -14,14 +14,14 @@ HOUSE = Path(resight.__file__).parent
 # Lower floors know nothing of higher ones; rooms of one line know nothing of each other.
 FLOORS = [
     {"errors", "losses"},
-    {"files", "checksums", "lightly"},
+    {"files", "checksums", "lightly", "client"},
     {"settings", "provenance", "data"},
     {"models", "sampling"},
     {"features", "spatial"},
     {"search", "mining"},
     {"evaluate"},
     {"train"},
-    {"api"},
+    {"api", "serve"},
     {"cli"},
 ]
 
@@ -64,7 +64,7 @@ def test_arrows_run_one_way() -> None:
 
 
 def test_the_front_door_is_light() -> None:
-    heavy = "{'torch', 'numpy', 'polars', 'PIL', 'rich', 'timm', 'pydantic'}"
+    heavy = "{'torch', 'numpy', 'polars', 'PIL', 'rich', 'timm', 'pydantic', 'fastapi', 'httpx'}"
     for code in ("import resight", "import resight.cli.main"):
         check = f"{code}; import sys; print(sorted({heavy} & set(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)

@@ -24,6 +24,7 @@ THINGS = {
     "embed": "MODEL IMAGES",
     "index": "MODEL [IMAGES]",
     "search": "GALLERY IMAGES...",
+    "serve": "GALLERY",
     "gallery create": "MODEL",
     "gallery add": "GALLERY IMAGES...",
     "gallery remove": "GALLERY [IMAGES]...",
@@ -77,9 +78,11 @@ WORDS = {
     "--grid": "Cells a side that maps are averaged in.",
     "--help": "Show this message and exit.",
     "--hits": "Objects for each query.",
+    "--host": "Address to listen at; others than this machine need --keys.",
     "--index": "auto, flat (every vector is looked at), ivf or hnsw.",
     "--jobs": "Runs at a time.",
     "--json": "One JSON object on stdout.",
+    "--keys": "File of keys, hashed; RESIGHT_KEYS may hold some too.",
     "--layout": "A benchmark's layout by name, or folder for none; recognised.",
     "--level": "image (a vector an image) or object (one centroid an object)",
     "--limit": "Of an image set, this many queries, evenly spread.",
@@ -89,6 +92,7 @@ WORDS = {
     "--method": "raw, whitening, neighbours, joined or discriminant (labels); by default chosen.",
     "--minutes": "About how long training may take, in place of epochs.",
     "--near": "Look for near duplicates too.",
+    "--new-key": "Add a key to --keys, print it once, stop: search, write or admin.",
     "--object": "Object by name: ",
     "--objects": "How many objects.",
     "--out": "Where to write: ",
@@ -96,6 +100,8 @@ WORDS = {
     "--pictures": "Pictures of each object.",
     "--pixels": "Pixels a side.",
     "--plot": "Draw a plot to this file.",
+    "--port": "0: a free one.",
+    "--processes": "Server processes that share the gallery.",
     "--protocol": "Protocol, by name",
     "--public": "For all to see; a new repository is private.",
     "--recipe": "auto (default), ",
@@ -128,7 +134,7 @@ WORDS = {
 # Verbs that read an image set, and those that run a network.
 READERS = ("data check", "train", "sweep", "fit", "embed", "index", "search", "evaluate")
 READERS += ("gallery add", "gallery calibrate")
-NETWORKS = ("train", "sweep", "fit", "embed", "index", "search", "evaluate")
+NETWORKS = ("train", "sweep", "fit", "embed", "index", "search", "evaluate", "serve")
 NETWORKS += ("gallery create", "gallery add", "gallery reembed", "gallery calibrate")
 WANTED = {
     "--columns": (*READERS, "demo"),
@@ -138,7 +144,9 @@ WANTED = {
         v for v in READERS if v not in ("sweep", "evaluate", "gallery calibrate")
     ),
     "--device": NETWORKS,
-    "--json": tuple(v for v in THINGS if v not in ("demo", "recipes show")),  # what prints results
+    "--json": tuple(
+        v for v in THINGS if v not in ("demo", "recipes show", "serve")
+    ),  # what prints results
     "--out": (  # what makes something; the others answer on the screen
         *("demo-data", "demo", "train", "sweep", "fit", "embed", "index", "evaluate", "compare"),
         *("report", "gallery create", "gallery export", "gallery import"),

@@ -22,6 +22,7 @@ from resight.cli import (
     recipes,
     report,
     search,
+    serve,
     sweep,
     train,
 )
@@ -67,6 +68,7 @@ app.command("embed")(embed.embed)
 app.command("fit")(fit.fit)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
 app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)

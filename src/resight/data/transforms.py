@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from resight import lightly
+if TYPE_CHECKING:  # what only decodes and resizes (serve/decoder.py) does without
+    import torch
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -80,6 +80,8 @@ class Preprocess(BaseModel):
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) to float32, scaled to 0..1, minus mean, over standard deviation."""
+        import torch
+
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         # To the last digit as torchvision does it, whose import takes long.
         scaled = pixels.to(torch.float32).mul_(1.0 / 255)
@@ -112,12 +114,16 @@ class Augment(BaseModel):
         A seed for every image drawn makes a run independent of the number of workers, and a
         resumed run equal to an uninterrupted one.
         """
+        import torch
+
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would also seed every GPU, and keep a list of calls for later.
             torch.default_generator.manual_seed(seed)
             return self._apply(image, preprocess)
 
     def _apply(self, image: Image.Image, preprocess: Preprocess) -> torch.Tensor:
+        from resight import lightly
+
         v2 = lightly.transforms()
         size = list(preprocess.size)
         mode = v2.InterpolationMode(preprocess.interpolation)
@@ -142,4 +148,6 @@ class Augment(BaseModel):
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """uint8 (3, H, W)."""
+    import torch
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,0 +1,1 @@
+"""A gallery as a service: HTTP, one page, one command (`resight serve`)."""

@@ -1,0 +1,184 @@
+"""The shapes of the answers, for the OpenAPI and for clients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Box = tuple[float, float, float, float]
+
+
+class ProblemAnswer(BaseModel):
+    """Why something was not done."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="One line.")
+    request: str = Field(description="The id of the request, as in the service's log.")
+
+
+class ImageAnswer(BaseModel):
+    """An image of the gallery."""
+
+    image: int
+    object: str | None
+    camera: str | None
+    split: str | None
+    box: Box | None
+    columns: dict[str, Any]
+    width: int | None
+    height: int | None
+    thumbnail: str | None
+    name: str = Field(description="The name of its file, without folders.")
+
+
+class AddedAnswer(ImageAnswer):
+    """The image added, or the one that has the same content."""
+
+    known: bool = Field(description="Whether the same content was there before.")
+
+
+class HitAnswer(BaseModel):
+    """An object found."""
+
+    rank: int
+    object: str | None
+    similarity: float
+    probability: float | None
+    p_value: float | None
+    image: int
+    images: int
+    box: Box | None
+    camera: str | None
+    columns: dict[str, Any]
+    thumbnail: str | None
+    why: str
+
+
+class Milliseconds(BaseModel):
+    """How long each stage of a search took."""
+
+    queue: float
+    decode: float
+    embed: float
+    search: float
+    total: float
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first; `no_match` null: the gallery is not calibrated at this level."""
+
+    request: str
+    no_match: bool | None
+    p_value: float | None
+    alpha: float | None
+    level: str
+    hits: list[HitAnswer]
+    milliseconds: Milliseconds
+
+
+class Page(BaseModel):
+    """The head of a page of a list; `next`: the offset of the following one."""
+
+    total: int
+    next: int | None
+
+
+class ImagesAnswer(Page):
+    """Images."""
+
+    images: list[ImageAnswer]
+
+
+class ObjectEntry(BaseModel):
+    """An object, with how many images it has, and one of them."""
+
+    object: str
+    images: int
+    thumbnail: str | None
+
+
+class ObjectsAnswer(Page):
+    """Objects, by name."""
+
+    objects: list[ObjectEntry]
+
+
+class ObjectAnswer(ImagesAnswer):
+    """An object and its images."""
+
+    object: str
+
+
+class ModelAnswer(BaseModel):
+    """The embedder."""
+
+    backbone: str
+    size: tuple[int, int]
+    dim: int
+    fingerprint: str
+
+
+class CalibratedAnswer(BaseModel):
+    """What "no match" promises at a level."""
+
+    alpha: float
+    objects: int
+    stale: bool
+    smallest_alpha: float
+
+
+class ColumnAnswer(BaseModel):
+    """A column that filters can ask for, with its most frequent values."""
+
+    name: str
+    kind: Literal["text", "number"]
+    values: list[str | float | int | bool]
+
+
+class LimitsAnswer(BaseModel):
+    """Of a request."""
+
+    bytes: int
+    pixels: int
+    photos: int
+    k: int
+
+
+class GalleryAnswer(BaseModel):
+    """The gallery as it is now."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    level: str
+    images: int
+    objects: int
+    vectors: int
+    dimensions: int
+    model: ModelAnswer
+    calibrated: dict[str, CalibratedAnswer]
+    columns: list[ColumnAnswer]
+    role: Literal["search", "write", "admin"]
+    limits: LimitsAnswer
+
+
+class FeedbackAnswer(BaseModel):
+    """The number of an answer that was kept."""
+
+    feedback: int
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer beside success, for the OpenAPI."""
+    from resight.serve.problems import TITLES
+
+    schema = {"$ref": "#/components/schemas/ProblemAnswer"}
+    content = {"application/problem+json": {"schema": schema}}
+    always = (401, 403, 422, 429, 503)
+    return {
+        status: {"description": TITLES[status], "content": content}
+        for status in sorted({*always, *statuses})
+    }
