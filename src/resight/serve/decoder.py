@@ -75,7 +75,7 @@ def _look(photo: bytes, pixels: int, frames: int) -> dict[str, Any]:
             count = int(getattr(image, "n_frames", 1))
             width, height = upright_size(image)
         except Exception:
-            raise BadImage("", "its frames can't be read") from None
+            raise BadImage("", "truncated or damaged") from None
         if count > frames:
             raise BadImage("", f"more than {frames:,} frames")
         return {"format": image.format, "width": width, "height": height}
