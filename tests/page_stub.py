@@ -136,7 +136,7 @@ def application(store: Store, role: str = "write") -> Any:
             "vectors": len(store.rows), "dimensions": 192, "model": {}, "calibrated": {"image": {"alpha": 0.05}},
             "columns": [{"name": "place", "kind": "text", "values": ["store", "shop"]},
                 {"name": "shelf", "kind": "number", "values": [1, 2, 3, 4, 5]}],
-            "role": role, "limits": {"bytes": 20_000_000, "pixels": 50_000_000, "photos": 8, "k": 100}}
+            "role": role, "offers": ["map", "doubtful"], "limits": {"bytes": 20_000_000, "pixels": 50_000_000, "photos": 8, "k": 100}}
 
     @app.post("/v1/search")
     async def search(request: Request) -> Any:

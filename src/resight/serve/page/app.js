@@ -1,6 +1,6 @@
 // The page: its head, the view that the address asks for, and the keys.
 
-import { ask, askIfThere, forgetKey, hasKey, onKeyNeeded } from "./api.js";
+import { ask, forgetKey, hasKey, onKeyNeeded } from "./api.js";
 import { h } from "./dom.js";
 import { listen } from "./dropzone.js";
 import { galleryView } from "./gallery.js";
@@ -36,10 +36,9 @@ async function start() {
   const nav = document.getElementById("nav");
   const links = {};
   for (const [view, [, words]] of Object.entries(places)) {
-    links[view] = h("a", { ...link({ view }), hidden: view === "map" }, words);
+    links[view] = h("a", { ...link({ view }), hidden: view === "map" && !gallery.offers?.includes("map") }, words);
     nav.append(links[view]);
   }
-  askIfThere("v1/map").then((map) => (links.map.hidden = !map?.points?.length), () => {});
   const side = document.getElementById("side");
   if (hasKey()) {
     side.append(h("button", { type: "button", class: "quiet", onclick: () => { forgetKey(); location.reload(); } }, "Forget key"));

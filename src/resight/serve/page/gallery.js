@@ -90,11 +90,9 @@ function list(root, gallery, q) {
     fill(like);
   }));
   fill(q);
-  isDoubtful().then((there) => there && tabsPlace.append(tabs(undefined)));
+  if (gallery.offers?.includes("doubtful")) tabsPlace.append(tabs(undefined));
+  else tabsPlace.remove();
 }
-
-let answersDoubt = null; // asked once
-const isDoubtful = () => (answersDoubt ??= askIfThere("v1/doubtful?limit=1").catch(() => null));
 
 function imageItem(image, gallery, again, more = null) {
   const item = h("li", { class: "image" });

@@ -28,11 +28,11 @@ export function verdict(answer, search) {
   if (!best) return { title: "Nothing passes these filters", words: "Clear a filter to search more of the gallery." };
   if (answer.no_match) {
     return { title: "Not in the gallery", tone: "none",
-      words: "Nothing here comes as near as the same thing would. The nearest are shown all the same." };
+      words: "Things that are not here come as near as this, too. The nearest are shown all the same, with how likely each is if it is here after all." };
   }
   if (best.probability === null || best.probability === undefined) {
     return { title: nameOf(best), before: "The nearest is",
-      words: "This gallery is not calibrated yet, so likenesses are shown in place of probabilities." };
+      words: "This level is not calibrated, so likenesses are shown in place of probabilities." };
   }
   const words = inWords(best.probability);
   return { title: nameOf(best), before: `${words[0].toUpperCase()}${words.slice(1)} · ${percent(best.probability)}`, tone: "found" };
@@ -79,8 +79,14 @@ export function hitList(answer, { search, addTo }) {
 }
 
 const isSure = (hit) => hit.probability !== null && hit.probability !== undefined;
-const sureness = (hit) => (isSure(hit)
-  ? `${inWords(hit.probability)} · ${percent(hit.probability)}` : `likeness ${hit.similarity.toFixed(2)}`);
+/** A probability is that of a hit given that the thing is in the gallery at all. */
+function sureness(hit, answer) {
+  if (!isSure(hit)) return `likeness ${hit.similarity.toFixed(2)}`;
+  return answer.no_match ? `if here, ${percent(hit.probability)}` : `${inWords(hit.probability)} · ${percent(hit.probability)}`;
+}
+
+/** Where every image stands for itself, their number says nothing of the object. */
+const images = (hit, answer) => (answer.level === "image" ? null : count(hit.images, "image"));
 
 function card(hit, answer, search, addTo, lead) {
   const name = nameOf(hit);
@@ -97,22 +103,22 @@ function card(hit, answer, search, addTo, lead) {
       { bare: !lead, class: lead ? "quiet" : "bare", title: `Add the photo to ${name}` }));
   const item = h("li", { class: `hit${lead ? " best" : ""}`, data: { image: hit.image } },
     h("a", { ...to, class: "hit-open", title: hit.why || null,
-      "aria-label": `${name}, ${sureness(hit)}, ${count(hit.images, "image")}` },
+      "aria-label": [name, sureness(hit, answer), images(hit, answer)].filter(Boolean).join(", ") },
     tile(hit.thumbnail ?? thumbnailOf(hit.image), name)),
-    h("div", { class: "hit-words" }, lead ? leadWords(hit, lead, to) : [
+    h("div", { class: "hit-words" }, lead ? leadWords(hit, lead, to, images(hit, answer)) : [
       h("a", { ...to, class: "hit-name", tabIndex: -1 }, name),
-      h("p", { class: "sure" }, h("span", {}, sureness(hit)), h("span", {}, count(hit.images, "image"))),
+      h("p", { class: "sure" }, h("span", {}, sureness(hit, answer)), images(hit, answer) && h("span", {}, images(hit, answer))),
       meter(hit)], row));
   item.answer = answers?.press;
   return item;
 }
 
-function leadWords(hit, { before, title, words, tone }, to) {
+function leadWords(hit, { before, title, words, tone }, to, many) {
   const facts = Object.entries(hit.columns ?? {}).filter(([, value]) => value !== null && value !== "").slice(0, 4);
   return [h("header", { class: `verdict ${tone ?? ""}` },
     h("p", { class: "before" }, before),
     h("h1", { tabIndex: -1 }, title)),
-  h("p", { class: "facts" }, h("a", to, `All ${count(hit.images, "image")}`),
+  h("p", { class: "facts" }, hit.object !== null && h("a", to, many ? `All ${many}` : "All its images"),
     facts.map(([column, value]) => h("span", {}, `${column} `, h("b", {}, String(value))))),
   words && h("p", { class: "faint" }, words)];
 }
