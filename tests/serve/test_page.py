@@ -6,14 +6,11 @@ import base64
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -60,10 +57,13 @@ def still_life(number: int, shot: int) -> Image.Image:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "things"
+    folder.mkdir()
+    lines = ["path,object,place,shelf"]
     for number, name in enumerate(NAMES):
-        (folder / name).mkdir(parents=True)
         for shot in range(4):
-            still_life(number, shot).save(folder / name / f"{number}-{shot}.png")
+            still_life(number, shot).save(folder / f"{number}-{shot}.png")
+            lines.append(f"{number}-{shot}.png,{name},{('shop', 'store')[shot % 2]},{number % 3}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
     for shot in (5, 6):
         still_life(1, shot).save(folder.parent / f"new-{shot}.png")
     rng = np.random.default_rng(4)
@@ -73,25 +73,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def address(pictures: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    stub = Path(__file__).parents[1] / "page_stub.py"
-    served = subprocess.Popen([sys.executable, str(stub), str(pictures), str(port)])
-    base = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(base, timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield base
-    finally:
-        served.terminate()
-        served.wait()
+@pytest.fixture(scope="module")
+def address(pictures: Path, embedder: Any, serving: Callable[..., Any]) -> str:
+    """Where the service is. What a test changes it changes back."""
+    from resight.search.gallery import Gallery
+
+    folder = pictures.parent / "gallery"
+    with Gallery.create(folder, embedder, "image") as gallery:
+        gallery.add(pictures / "index.csv")
+        gallery.calibrate("image")
+    return serving(folder, "--set", "deadline=60")[0] + "/"
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +139,7 @@ def photo(pictures: Path) -> Path:
 
 
 def images(address: str) -> int:
-    with urllib.request.urlopen(address + "v1/gallery") as answer:
-        return json.load(answer)["images"]
+    return httpx.get(address + "v1/gallery").json()["images"]
 
 
 def hits(page: api.Page) -> api.Locator:
@@ -261,7 +251,7 @@ def test_filters_and_level(watched: Watched, address: str) -> None:
         page.locator("summary").click()
     page.get_by_text("shop", exact=True).click()
     page.wait_for_url("**f.place=shop**")
-    page.get_by_label("shelf, to").fill("1")
+    page.get_by_label("shelf, to").fill("0")
     page.wait_for_url("**f.shelf=**")
     api.expect(page.locator(".timing")).to_contain_text("2 filters")
     assert 0 < hits(page).count() < every
@@ -313,25 +303,29 @@ def test_add_and_undo(watched: Watched, address: str, pictures: Path) -> None:
     page.locator("datalist option[value='blue kettle']").wait_for(state="attached")
 
 
-def test_move_remove_and_undo(watched: Watched, address: str) -> None:
+def test_move_remove_and_undo(watched: Watched, address: str, pictures: Path) -> None:
     page = watched.page
+    answer = httpx.post(address + "v1/images", data={"object": "jug"}, timeout=60,
+                        files={"photo": ("more.png", (pictures.parent / "new-6.png").read_bytes())})  # fmt: skip
+    added = answer.json()
     before = images(address)
     page.goto(address + "?view=gallery&object=jug")
-    api.expect(page.locator(".image")).to_have_count(4)
+    api.expect(page.locator(".image")).to_have_count(5)
     page.get_by_role("button", name="Move 6-0.png", exact=True).click()
     page.get_by_label("It shows").fill("tall vase")
     page.get_by_role("button", name="Move", exact=True).click()
-    api.expect(page.locator(".image")).to_have_count(3)
-    page.get_by_role("button", name="Undo").click()
     api.expect(page.locator(".image")).to_have_count(4)
-    page.get_by_role("button", name="Remove 6-1.png", exact=True).click()
-    api.expect(page.locator(".image:visible")).to_have_count(3)
     page.get_by_role("button", name="Undo").click()
+    api.expect(page.locator(".image")).to_have_count(5)
+    remove = page.get_by_role("button", name=f"Remove {added['name']}", exact=True)
+    remove.click()
     api.expect(page.locator(".image:visible")).to_have_count(4)
+    page.get_by_role("button", name="Undo").click()
+    api.expect(page.locator(".image:visible")).to_have_count(5)
     assert images(address) == before
-    page.get_by_role("button", name="Remove 6-1.png", exact=True).click()
+    remove.click()
     page.get_by_role("button", name="Dismiss").click()
-    api.expect(page.locator(".image")).to_have_count(3)
+    api.expect(page.locator(".image")).to_have_count(4)
     assert images(address) == before - 1
 
 
@@ -353,17 +347,52 @@ def test_the_gallery(watched: Watched, address: str) -> None:
     api.expect(page.get_by_role("heading", name="teapot <b>")).to_be_visible()
 
 
+def offers(page: api.Page, address: str) -> None:
+    """Map and doubtful images, as a service may offer them."""
+    told = httpx.get(address + "v1/gallery").json() | {"offers": ["map", "doubtful"]}
+    every = httpx.get(address + "v1/images?limit=100").json()["images"]
+    rng = np.random.default_rng(3)
+    points = [
+        [*rng.normal(NAMES.index(one["object"]), 0.2, 2).round(3).tolist(), one["image"],
+         NAMES.index(one["object"])]
+        for one in every
+    ]  # fmt: skip
+    answers = {
+        "gallery": told,
+        "map": {"points": points, "objects": NAMES},
+        "doubtful*": {
+            "near_duplicates": [[every[0], every[5], 0.991]],
+            "outliers": [one | {"similarity": 0.31} for one in every[8:11]],
+        },
+    }
+    for name, answer in answers.items():
+        page.route(f"**/v1/{name}", lambda route, _, body=answer: route.fulfill(json=body))
+
+
 def test_doubtful_and_map(watched: Watched, address: str) -> None:
     page = watched.page
+    offers(page, address)
     page.goto(address + "?view=gallery")
     page.get_by_role("link", name="Doubtful").click()
     api.expect(page.locator(".pair")).to_have_count(1)
     page.get_by_role("link", name="Map").click()
-    page.locator(".map canvas").focus()
+    canvas = page.locator(".map canvas")
+    canvas.focus()
     page.keyboard.press("+")
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     api.expect(page.locator(".map-list .image")).to_have_count(4 * len(NAMES))
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Lasso").click()
+    place = canvas.bounding_box()
+    ring = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)]
+    at = [(place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in ring]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for corner in at[1:]:
+        page.mouse.move(*corner, steps=3)
+    page.mouse.up()
+    api.expect(page.locator(".map-list .image").first).to_be_visible()
 
 
 def test_errors_say_what_to_do(browser: api.Browser, address: str) -> None:
@@ -420,6 +449,7 @@ def test_no_serious_fault_for_those_who_cannot_see(
         for size in SIZES:
             one = Watched(browser, size, scheme)
             page = one.page
+            offers(page, address)
             for view in ("", "photo", "?image=1&box=0.1,0.1,0.8,0.9&f.place=shop", "?view=gallery",
                          "?view=gallery&object=jug", "?view=gallery&tab=doubtful", "?view=map"):  # fmt: skip
                 page.goto(address + view.replace("photo", ""))
