@@ -81,6 +81,7 @@ class Batcher:
         self._embed, self._find, self._told = embed, find, told
         self._size, self._wait = size, wait
         self.coming = 0  # photos that are being decoded
+        self._open = 0  # queries without an answer
         self._items: deque[_Item] = deque()
         self._more = asyncio.Event()
         self._model = ThreadPoolExecutor(1, "model")
@@ -97,10 +98,13 @@ class Batcher:
         else:
             self._items.append(item)
             self._more.set()
+        self._open += 1
         try:
             return await asyncio.wait_for(item.answer, max(0.0, query.until - self._loop.time()))
         except TimeoutError:
             raise Problem(504, "no answer in time; try again later") from None
+        finally:
+            self._open -= 1
 
     def nudge(self) -> None:
         """Look again whether anyone is on his way."""
@@ -108,7 +112,7 @@ class Batcher:
 
     async def close(self) -> None:
         """Finish what was asked, then end the threads."""
-        while self._items or self._tasks:
+        while self._open or self._items or self._tasks:
             await asyncio.sleep(0.01)
         self._server.cancel()
         await asyncio.gather(self._server, return_exceptions=True)

@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import IO, Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resight.data.decode import FORMATS, BadImage, decode, upright_size
 from resight.data.transforms import Preprocess
@@ -62,7 +62,7 @@ def _look(photo: bytes, pixels: int, frames: int) -> dict[str, Any]:
     """Format and upright size by the head alone. Raises BadImage for too many pixels or frames."""
     try:
         image = Image.open(io.BytesIO(photo), formats=FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage("", UNKNOWN) from None
     except Image.DecompressionBombError:
         raise BadImage("", f"more than {pixels:,} pixels") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -52,7 +53,7 @@ class Key:
         if self.left >= 1:
             self.left -= 1
             return 0
-        return max(1, round((1 - self.left) * 60 / rate + 0.5))
+        return max(1, math.ceil((1 - self.left) * 60 / rate))
 
 
 class Keys:

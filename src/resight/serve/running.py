@@ -45,7 +45,7 @@ def run(folder: Path, settings: Settings, tell: Callable[[str], None]) -> None:
     config = uvicorn.Config("resight.serve.app:from_environment", **options)
     tell(f"http://{host}:{bound.getsockname()[1]}")
     if settings.processes > 1:
-        Multiprocess(config, target=uvicorn.Server(config).run, sockets=[bound]).run()
+        Multiprocess(config, sockets=[bound]).run()
     else:
         uvicorn.Server(config).run(sockets=[bound])
 

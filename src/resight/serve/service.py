@@ -101,7 +101,10 @@ class Service:
 
     async def decode(self, photo: bytes, until: float, region: Region | None = None) -> Decoded:
         """A photo as a picture for the network. Raises Problem."""
-        head = {"preprocess": self.preprocess.model_dump(mode="json"), "region": region}
+        head: dict[str, Any] = {
+            "preprocess": self.preprocess.model_dump(mode="json"),
+            "region": region,
+        }
         head |= {"pixels": self.settings.pixels, "frames": self.settings.frames}
         left = until - asyncio.get_running_loop().time()
         try:

@@ -82,7 +82,7 @@ class Moved(BaseModel):
 
 
 _OWN = {"path", "object", "camera", "split", "role", "box", "id", "object_id", "bytes"}
-_OWN |= {"width", "height", "name"}
+_OWN |= {"width", "height"}
 
 
 def _columns(columns: dict[str, Any]) -> dict[str, Any]:

@@ -68,9 +68,10 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
         asked, photos = await search_of(request, service.settings.photos)
         if asked.k > service.settings.k:
             raise Problem(422, f"k: at most {service.settings.k}")
+        own = await asyncio.to_thread(lambda: service.gallery.level)
         options = Options(
             asked.k,
-            asked.level or await asyncio.to_thread(lambda: service.gallery.level),
+            asked.level or own,
             asked.where,
             tuple(asked.exclude_cameras),
             asked.alpha,
