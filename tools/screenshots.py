@@ -5,8 +5,8 @@
     resight gallery calibrate demo/shop
     python tools/screenshots.py demo/shop PHOTO [--out docs]
 
-Starts `resight serve` itself; needs playwright, pillow and chromium ($CHROMIUM). Letters are those of
-the machine: fonts-inter looks best.
+Starts `resight serve` itself; needs playwright, pillow and chromium ($CHROMIUM). Letters are those
+of the machine: fonts-inter looks best.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def small(png: bytes) -> bytes:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64):
         out = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        picture.quantize(colours, kmeans=1, dither=Image.Dither.NONE).save(
+            out, "PNG", optimize=True
+        )
         if out.tell() <= LARGEST:
             break
     return out.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -37,7 +36,16 @@ window.fetch = (url, options) => {
 """
 SIZES = {"desk": (1280, 860, False), "phone": (390, 844, True)}
 PAGE = Path(__file__).parents[2] / "src/resight/serve/page"
-NAMES = ["red mug", "blue kettle", "teapot <b>", "green jar", "tall vase", "bowl & lid", "jug", "plate 7"]
+NAMES = [
+    "red mug",
+    "blue kettle",
+    "teapot <b>",
+    "green jar",
+    "tall vase",
+    "bowl & lid",
+    "jug",
+    "plate 7",
+]
 
 
 def still_life(number: int, shot: int) -> Image.Image:
@@ -305,8 +313,8 @@ def test_add_and_undo(watched: Watched, address: str, pictures: Path) -> None:
 
 def test_move_remove_and_undo(watched: Watched, address: str, pictures: Path) -> None:
     page = watched.page
-    answer = httpx.post(address + "v1/images", data={"object": "jug"}, timeout=60,
-                        files={"photo": ("more.png", (pictures.parent / "new-6.png").read_bytes())})  # fmt: skip
+    file = {"photo": ("more.png", (pictures.parent / "new-6.png").read_bytes())}
+    answer = httpx.post(address + "v1/images", data={"object": "jug"}, files=file, timeout=60)
     added = answer.json()
     before = images(address)
     page.goto(address + "?view=gallery&object=jug")
@@ -440,6 +448,18 @@ def test_a_key_is_asked_for_once(browser: api.Browser, address: str) -> None:
     one.context.close()
 
 
+VIEWS = (
+    "",
+    "photo",
+    "?image=1&box=0.1,0.1,0.8,0.9&f.place=shop",
+    "?like=jug",
+    "?view=gallery",
+    "?view=gallery&object=jug",
+    "?view=gallery&tab=doubtful",
+    "?view=map",
+)
+
+
 def test_no_serious_fault_for_those_who_cannot_see(
     browser: api.Browser, address: str, pictures: Path
 ) -> None:
@@ -450,8 +470,7 @@ def test_no_serious_fault_for_those_who_cannot_see(
             one = Watched(browser, size, scheme)
             page = one.page
             offers(page, address)
-            for view in ("", "photo", "?image=1&box=0.1,0.1,0.8,0.9&f.place=shop", "?view=gallery",
-                         "?view=gallery&object=jug", "?view=gallery&tab=doubtful", "?view=map"):  # fmt: skip
+            for view in VIEWS:
                 page.goto(address + view.replace("photo", ""))
                 if view == "photo":
                     choose(page, photo(pictures))

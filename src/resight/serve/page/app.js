@@ -63,7 +63,7 @@ async function start() {
     views[name].update(state);
     if (how?.moved) {
       // Another place is shown from its top; a filter or box changes what is here, without a jump.
-      if (place !== placeOf(state)) scrollTo({ top: 0 });
+      if (place !== placeOf(state) && !how.back) scrollTo({ top: 0 });
       if (document.activeElement === document.body) main.focus({ preventScroll: true });
     }
     place = placeOf(state);

@@ -12,6 +12,7 @@ import { boxOf, boxText, cut, photosOf, pixels, readPhoto } from "./photos.js";
 import { change, link, read } from "./state.js";
 
 const SHOWN = 24;
+const answers = new Map(); // of searches made: "back" shows them at once
 
 export function searchView(root, gallery) {
   let panelOf = null; // the query that the panel was made for
@@ -26,6 +27,7 @@ export function searchView(root, gallery) {
     const who = identity(state);
     if (!who || (state.photos && !photosOf(state.photos))) {
       running?.abort();
+      document.body.classList.remove("searching");
       panelOf = asked = null;
       root.replaceChildren(landing(gallery, Boolean(state.photos)));
       return;
@@ -42,11 +44,15 @@ export function searchView(root, gallery) {
     const key = JSON.stringify([who, state.box, level, state.filters]);
     if (key !== asked) {
       asked = key;
-      await search(state, level);
+      if (answers.has(key)) {
+        settle();
+        show(answers.get(key), state);
+      } else await search(state, level, key);
     }
   }
 
   function again() {
+    answers.clear(); // the gallery is another one now
     asked = null;
     update(read());
   }
@@ -81,7 +87,7 @@ export function searchView(root, gallery) {
     panel.replaceChildren(top, h("div", { class: "controls" }, controls(gallery, state)), h("div", { class: "write" }));
   }
 
-  async function search(state, level) {
+  async function search(state, level, key) {
     running?.abort();
     running = new AbortController();
     const { signal } = running;
@@ -92,17 +98,22 @@ export function searchView(root, gallery) {
     try {
       const answer = await run(state, level, gallery, signal);
       if (signal.aborted) return;
+      if (answers.size > 30) answers.delete(answers.keys().next().value);
+      answers.set(key, answer);
       show(answer, state);
     } catch (problem) {
       if (problem.name === "AbortError") return;
       asked = null;
       results.replaceChildren(errorBox(problem, again));
     } finally {
-      if (!signal.aborted) {
-        results.removeAttribute("aria-busy");
-        document.body.classList.remove("searching");
-      }
+      if (!signal.aborted) settle();
     }
+  }
+
+  function settle() {
+    running?.abort();
+    results.removeAttribute("aria-busy");
+    document.body.classList.remove("searching");
   }
 
   function show(answer, state) {

@@ -48,7 +48,7 @@ function tell(how) {
   for (const task of followers) task(state, how);
 }
 
-addEventListener("popstate", () => tell({ moved: true }));
+addEventListener("popstate", () => tell({ moved: true, back: true }));
 
 /** Props of a real link to a state: opened in a tab by the browser, shown at once by us. */
 export function link(state) {
