@@ -34,6 +34,7 @@ LONG = (
     "cli/test_sweep_verb.py",
     "cli/test_evaluate_verb.py",
     "test_tutorials.py",
+    "serve/test_page.py",
     "test_api.py",
     "cli/test_push_verb.py",
 )

@@ -57,6 +57,16 @@ def new() -> Callable[[int], bytes]:
 @pytest.fixture
 def served() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
     """Start `resight serve FOLDER WORDS`: its address, and the process."""
+    yield from _starting()
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """The same, for all tests of a file."""
+    yield from _starting()
+
+
+def _starting() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
     running: list[subprocess.Popen[str]] = []
 
     def start(folder: Path, *words: str) -> tuple[str, subprocess.Popen[str]]:

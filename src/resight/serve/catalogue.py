@@ -13,6 +13,7 @@ from resight.search.engines.contract import Row
 from resight.search.finding import passing
 from resight.search.gallery import LEVELS, Gallery
 from resight.search.hits import Hit
+from resight.search.where.tree import number_in
 from resight.serve.problems import missing
 
 Found = TypeVar("Found")
@@ -146,7 +147,8 @@ class Catalogue:
             values = [v for v in table.get(name, ()) if isinstance(v, str | int | float)]
             if not values:
                 continue
-            number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            # As filters read them: a CSV file's "12.50" is a number.
+            number = all(not isinstance(v, bool) and number_in(str(v)) is not None for v in values)
             common = [value for value, _ in Counter(values).most_common(VALUES)]
             kind = "number" if number else "text"
             told.append({"name": name, "kind": kind, "values": strict_json(common)})

@@ -65,7 +65,8 @@ class Around:
                 for name, value in HEADERS.items():
                     told[name] = value
                 if "cache-control" not in told:
-                    told["Cache-Control"] = "no-store"
+                    static = scope["path"].startswith("/static/")  # asked about again, by ETag
+                    told["Cache-Control"] = "no-cache" if static else "no-store"
             await send(message)
 
         try:
