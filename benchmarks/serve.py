@@ -5,9 +5,9 @@
 Drawn pictures as JPEG, a network without weights, a gallery of them. The floor is a loop in one
 process that searches one photo after the other; the service is `resight serve` as a user starts it,
 asked by clients that each send the next photo when they have an answer. Clients, service and
-decoders share the machine's cores, as they would not;
-on a machine with other work the seconds of the processor say more. Then: ten times as many clients as the queue
-holds, and how long the first request after it takes; memory over many requests; mutated uploads.
+decoders share the machine's cores, as they would not; with other work on it the processor's
+milliseconds say more. Then: ten times as many clients as the queue holds, and how long the first
+request after it takes; memory over many requests; mutated uploads.
 Writes benchmarks/results/serve.json.
 """
 
