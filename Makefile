@@ -4,6 +4,7 @@ VENV ?= .venv
 DATA ?=
 OUT ?= demo
 MINUTES ?=
+SERVE ?=
 BIN := $(VENV)/bin
 DOCS_VENV ?= .venv-docs
 # Bytecode is kept in any case: without, every process that a test starts compiles torch anew.
@@ -13,6 +14,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 demo: setup
 	$(BIN)/resight demo $(if $(DATA),"$(DATA)") --out "$(OUT)" $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+	$(if $(SERVE),$(BIN)/resight serve "$(OUT)/gallery-after")
 
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from resight.cli import options
-from resight.cli.common import note
+from resight.cli.common import next_step, note
 
 AUTO, MINUTES = "auto", 3.0
 
@@ -86,10 +86,14 @@ def demo(
     made |= {"a search before": sheets["before"], "the same after": sheets["after"]}
     if labelled:
         made["the report"] = _measured(run_verb, out, searched, run)
+        note("\nWhat is not in the gallery is said to be no match, at a promised rate:")
+        run_verb("gallery", "calibrate", str(out / "gallery-after"), "--alpha", "0.1")
     note("\nWhat was made:")
     for what, path in made.items():
         if path.exists():
             print(f"  {what + ':':24}{path}")
+    note("\nA page to search it by photo, in your browser:")
+    next_step("serve", out / "gallery-after")
 
 
 def _measured(run_verb: Callable[..., None], out: Path, searched: Path, run: Path) -> Path:
