@@ -35,7 +35,7 @@ LONG = (
     "cli/test_evaluate_verb.py",
     "test_tutorials.py",
     "serve/test_page.py",
-    "test_api.py",
+    "test_notebooks.py",
     "cli/test_push_verb.py",
 )
 
