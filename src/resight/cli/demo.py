@@ -14,7 +14,7 @@ import typer
 from resight.cli import options
 from resight.cli.common import next_step, note
 
-AUTO, MINUTES = "auto", 3.0
+AUTO, MINUTES, SIZE = "auto", 2.5, "160"
 
 
 def demo(
@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """Run the whole way on one set of images: check, train, embed, index, search, measure.
 
-    Fits and trains for 3 minutes at 96 pixels unless told otherwise, and shows the same searches
+    Fits and trains for 2.5 minutes at 160 pixels unless told otherwise, and shows the same searches
     before and after. Prints each command before it runs it, so that you can go on from any of
     them. Without labels a closed form is all there is to fit.
 
@@ -56,7 +56,7 @@ def demo(
     extra = ["--columns", columns] if columns else []
     check, run, searched = out / "check.png", out / "run", out / "searched.parquet"
     run_verb("data", "check", source, "--sheet", str(check), *extra)
-    backbone, weights, size = backbone or AUTO, weights or AUTO, size or "96"
+    backbone, weights, size = backbone or AUTO, weights or AUTO, size or SIZE
     network = ["--backbone", backbone, "--weights", weights, "--size", size]
     minutes = minutes or MINUTES
     note(f"\nFirst a closed form on the frozen network, then training, {minutes:g} minutes in all.")
