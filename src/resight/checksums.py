@@ -37,7 +37,7 @@ class Summed:
         return self._digest.hexdigest()
 
 
-def file_sum(path: Path) -> str:
+def file_sum(path: str | Path) -> str:
     """SHA-256 (hex) of a file. Raises OSError when it can't be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

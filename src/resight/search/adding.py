@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resight.checksums import file_sum
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.search.editing import CONFLICT, COPY, REMOVED, UNUSABLE, change
 from resight.search.engines.contract import Box, Engine, LeftOut, Place, Row
-from resight.search.files_seen import Seen, content_of, look, look_at_all, stamp
+from resight.search.files_seen import Seen, look, look_at_all, stamp
 from resight.search.incoming import full_path, relabel, root_for, rows_of, told_anew
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Adding:
                 left.append(one)
                 continue
             try:
-                content = content_of(one.path)
+                content = file_sum(one.path)
             except OSError:
                 left.append(one)  # reading it will say what is wrong
                 continue

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from resight.search import cache
 from resight.search.engines import sqlite_care as care
-from resight.search.engines.contract import Engine, Row, Sum
+from resight.search.engines.contract import Engine, Sum
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.gallery import EMBEDDER, Gallery
 from resight.search.incoming import full_path
@@ -107,16 +107,21 @@ def _vectors(gallery: Gallery) -> Iterator[Finding]:
         yield Finding(FAULT, "stray vector", f"vector {image}", text, "--repair drops it", (image,))
 
 
-def rebuilt_sums(engine: Engine) -> dict[Key, Any]:
+def rebuilt_sums(engine: Engine) -> dict[Key, Sum]:
     """The sums from scratch, by object and camera."""
     meta = engine.meta()
     grid, dim = float(meta.get("grid", 1.0)), int(meta.get("dim", 0))
-    sums: dict[Key, Any] = {}
-    for ids, _, vectors in engine.every_vector():
+    return summed(engine, engine.every_vector(), grid, dim)
+
+
+def summed(
+    engine: Engine, blocks: Iterable[tuple[Any, Any, Any]], grid: float, dim: int
+) -> dict[Key, Sum]:
+    """The sums of vectors in blocks (ids, object ids, (n, D)), labels as the engine has them."""
+    sums: dict[Key, Sum] = {}
+    for ids, _, vectors in blocks:
         by_id = dict(zip(ids.tolist(), vectors, strict=True))
-        rows: list[Row] = []
-        for row in engine.rows(ids.tolist()):
-            rows.append(Row(object=row.object, camera=row.camera, vector=by_id[row.id]))
+        rows = [replace(row, vector=by_id[row.id]) for row in engine.rows(ids.tolist())]
         keys = {(row.object, row.camera or "") for row in rows if row.object is not None}
         present = [sums[key] for key in keys if key in sums]
         for one in adjusted(present, [], rows, grid, dim):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from resight.checksums import file_sum
 from resight.data.decode import BadImage, decode, shape_of
 from resight.search.engines.contract import Box
 
@@ -39,12 +39,6 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def content_of(path: str | Path) -> str:
-    """SHA-256 (hex) of a file. Raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def look(path: str, picture: Image.Image) -> Seen:
     """What is wanted of a file beside its decoded picture; run by the workers that decode.
 
@@ -52,7 +46,7 @@ def look(path: str, picture: Image.Image) -> Seen:
     """
     found = stamp(path)
     try:
-        content = content_of(path)
+        content = file_sum(path)
     except OSError as error:
         raise BadImage(path, error.strerror or "can't be read") from None
     if found is None:

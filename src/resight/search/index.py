@@ -22,6 +22,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.search.centroids import l2_normalise
+
 Kind = Literal["auto", "flat", "ivf", "hnsw"]
 KINDS = ("auto", "flat", "ivf", "hnsw")
 FLAT_BELOW = 250_000  # vectors; benchmarks/gallery.py shows where the coarse ones begin to pay
@@ -83,10 +85,7 @@ def knn(queries: NDArray[np.float32], rows: NDArray[np.float32], fetch: int) -> 
 
 def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
     """Rows (N, D) of any length as unit float32; float64 in between."""
-    wide = np.asarray(rows, np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    scaled: NDArray[np.float64] = wide / np.where(norms > 0, norms, 1)[:, None]
-    return np.ascontiguousarray(scaled, np.float32)
+    return np.ascontiguousarray(l2_normalise(rows), np.float32)
 
 
 def new_flat(dim: int, rows: NDArray[np.float32] | None = None) -> Any:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from resight.checksums import file_sum
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json, write_json
 from resight.search import cache
 from resight.search.adding import fault_of
-from resight.search.check import FAULT, Finding, check, rebuilt_sums, same
+from resight.search.check import FAULT, Finding, check, rebuilt_sums, same, summed
 from resight.search.engines import sqlite_care as care
-from resight.search.engines.contract import Row, Sum
+from resight.search.engines.contract import Row
 from resight.search.engines.sqlite import SqliteEngine
-from resight.search.files_seen import content_of
 from resight.search.gallery import DATABASE, EMBEDDER, RECORD, Gallery
 from resight.search.incoming import full_path
-from resight.search.sums import Key, adjusted, grid_of
+from resight.search.sums import grid_of
 
 if TYPE_CHECKING:
     from resight.features.compute import EmbedOptions
@@ -120,7 +119,7 @@ def _embed_again(gallery: Gallery, engine: SqliteEngine, ids: list[int], tell: T
 
 def _unchanged(row: Row, path: str) -> bool:
     try:
-        return row.content is not None and content_of(path) == row.content
+        return row.content is not None and file_sum(path) == row.content
     except OSError:
         return False
 
@@ -207,11 +206,13 @@ def reembed(
                 "bring them back and run it again, or remove them with --drop-missing"
             )
         care.drop(engine, images=[id_ for id_, _ in bad])
-    grid, sums = _sums_of(engine, new)
+    grid = next((grid_of(rows) for *_, rows in engine.every_vector(generation=new)), 1.0)
+    blocks = engine.every_vector(generation=new)
+    sums = summed(engine, blocks, grid, embedder.dim)
     care.switch(
         engine,
         new,
-        sums,
+        list(sums.values()),
         **{"embedder": made, "embedder_folder": name, "dim": embedder.dim, "grid": grid},
         next=None,
         calibration=None,
@@ -221,18 +222,3 @@ def reembed(
     shutil.rmtree(old, ignore_errors=True)
     gallery.forget_embedder()
     return count
-
-
-def _sums_of(engine: SqliteEngine, generation: int) -> tuple[float, list[Sum]]:
-    """The grid and the sums of a generation that is not yet in use."""
-    grid = 0.0
-    sums: dict[Key, Sum] = {}
-    for ids, _, vectors in engine.every_vector(generation=generation):
-        grid = grid or grid_of(vectors)
-        by_id = dict(zip(ids.tolist(), vectors, strict=True))
-        rows = [replace(row, vector=by_id[row.id]) for row in engine.rows(ids.tolist())]
-        keys = {(row.object, row.camera or "") for row in rows if row.object is not None}
-        present = [sums[key] for key in keys if key in sums]
-        for one in adjusted(present, [], rows, grid, vectors.shape[1]):
-            sums[one.object, one.camera] = one
-    return grid or 1.0, list(sums.values())

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from resight.search.engines.contract import Box, LeftOut, Place, Root, Row, Sum
+from resight.search.engines.contract import LeftOut, Place, Root, Row, Sum
+from resight.search.engines.records import box_text
 
 
 class SqliteWriter:
@@ -124,7 +125,7 @@ class SqliteWriter:
             "INSERT OR REPLACE INTO left_out VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
-                    *(one.place.root, one.place.path, _box_text(one.place.box)),
+                    *(one.place.root, one.place.path, box_text(one.place.box)),
                     *(one.bytes, one.mtime, one.content, one.reason, one.of),
                 )
                 for one in entries
@@ -135,7 +136,7 @@ class SqliteWriter:
         """See the contract."""
         self._sql.executemany(
             "DELETE FROM left_out WHERE root = ? AND path = ? AND box = ?",
-            [(place.root, place.path, _box_text(place.box)) for place in places],
+            [(place.root, place.path, box_text(place.box)) for place in places],
         )
 
     def add_root(self, name: str, path: str) -> Root:
@@ -207,8 +208,4 @@ class SqliteWriter:
 
 
 def _place(place: Place | None) -> tuple[int | None, str | None, str]:
-    return (place.root, place.path, _box_text(place.box)) if place else (None, None, "")
-
-
-def _box_text(box: Box | None) -> str:
-    return "" if box is None else json.dumps([float(side) for side in box])
+    return (place.root, place.path, box_text(place.box)) if place else (None, None, "")
