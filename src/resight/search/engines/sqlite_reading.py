@@ -32,6 +32,7 @@ class SqliteReader:
     def __init__(self, connection: sqlite3.Connection, name: str):
         self._reads, self.name = connection, name
         self._lock = threading.RLock()
+        self._meta: dict[str, Any] = {}
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
@@ -66,12 +67,15 @@ class SqliteReader:
 
     def meta(self) -> dict[str, Any]:
         """See the contract."""
-        rows = self.run("SELECT key, value FROM meta")
-        with self.trouble():
+        with self._lock, self.trouble():
             try:
-                return {key: json.loads(value) for key, value in rows}
-            except ValueError:
+                # Every write raises the version: what was read at this one still holds.
+                if not self._meta or self._meta["version"] != self.version():
+                    rows = self.run("SELECT key, value FROM meta")
+                    self._meta = {key: json.loads(value) for key, value in rows}
+            except (ValueError, KeyError, IndexError):
                 raise sqlite3.DatabaseError("its settings can't be read") from None
+            return dict(self._meta)
 
     def version(self) -> int:
         """See the contract."""
