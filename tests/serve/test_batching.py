@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from resight.errors import UserError
+from resight.search.centroids import joined
 from resight.search.hits import Hit, Hits
-from resight.serve.batching import Batcher, Options, Query, together
+from resight.serve.batching import Batcher, Options, Query
 from resight.serve.problems import Problem
 from service import client_of, is_problem, photo, send
 
@@ -129,7 +130,7 @@ def test_closing_finishes_what_was_asked() -> None:
 
 def test_together_is_the_centroid() -> None:
     rows = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
-    found = together(rows, [1, 3])
+    found = joined(rows, [1, 3])
     for one, part in zip(found, (rows[:1], rows[1:]), strict=True):
         mean = part.astype(np.float64).sum(0)
         assert np.allclose(one, mean / np.linalg.norm(mean), atol=1e-6)

@@ -16,7 +16,7 @@ from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.files import atomic_path
-from resight.search.centroids import CentroidSums
+from resight.search.centroids import joined
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
 from resight.search.rows import query_rows
@@ -110,8 +110,7 @@ def ask(
     paths = [os.path.abspath(images.full_paths()[row]) for row in rows]
     table = images.table
     if together:
-        one = CentroidSums.of(vectors[rows], np.zeros(len(rows), np.int64)).centroids()
-        (hits,) = gallery.search_vectors(one.astype(np.float32), k, **how)
+        (hits,) = gallery.search_vectors(joined(vectors[rows], [len(rows)]), k, **how)
         named = set(table["object"].drop_nulls())
         object_ = named.pop() if len(named) == 1 else None
         return [Answer(paths[0], object_, table["box"].to_list()[rows[0]], hits, len(rows))]

@@ -13,6 +13,7 @@ the division by n drops out. Objects and cameras are integer codes from 0; -1 is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,6 +113,15 @@ class CentroidSums:
         sums, counts = self.sums[objects] - images, self.counts[objects] - 1
         sums[counts == 0] = 0
         return sums, counts
+
+
+def joined(vectors: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float32]:
+    """One query a thing: the centroid of its photos' vectors (N, D); rows in the order of `counts`,
+    how many photos each thing has. One photo each: as they are."""
+    if all(count == 1 for count in counts):
+        return vectors
+    things = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    return CentroidSums.of(vectors, things).centroids().astype(np.float32)
 
 
 def l2_normalise(rows: NDArray[Any]) -> Floats:

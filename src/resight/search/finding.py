@@ -11,8 +11,8 @@ import polars as pl
 
 from resight.errors import UserError
 from resight.search.engines.contract import Engine, Root
-from resight.search.filters import parse
-from resight.search.view import Bools
+from resight.search.filters import Filter, parse
+from resight.search.view import Ints
 
 _FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
 
@@ -54,33 +54,42 @@ def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
 
 def passing(engine: Engine, where: str) -> list[int]:
     """Ids of the images that pass a filter. Raises UserError for a wrong one."""
-    table = columns_for(engine, where, ())
-    ids: list[int] = table["id"].to_numpy()[passed_by(table, where, ())].tolist()
-    return ids
+    ids, _ = passed(engine, parse(where))
+    return [int(id_) for id_ in ids]
 
 
-def columns_for(engine: Engine, where: str | None, cameras: Sequence[str]) -> pl.DataFrame:
-    """The columns that a filter needs, of all images."""
-    names = {"object_id"} | ({"camera"} if cameras else set())
-    names |= set(parse(where).columns) if where is not None else set()
+def passed(
+    engine: Engine, where: Filter | None, without_cameras: Sequence[str] = ()
+) -> tuple[Ints, Ints]:
+    """Ids and object ids (0: unknown) of the images that pass a filter and are of none of these
+    cameras, ids rising. Raises UserError for a column that no image has.
+    """
+    names = {"object_id"} | ({"camera"} if without_cameras else set())
+    names |= where.columns if where is not None else set()
     found = engine.table(names)
-    if where is not None and not parse(where).columns <= found.keys():
-        some = engine.rows(engine.ids(limit=1000))  # which columns there are, for the message
-        own = {name for row in some for name in row.columns}
-        parse(where).check(sorted(own | set(_FIXED) | found.keys() - {"object_id"}))
-        empty = parse(where).columns - found.keys()
-        found |= {name: [None] * len(found["id"]) for name in empty}
-    return pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
-
-
-def passed_by(table: pl.DataFrame, where: str | None, cameras: Sequence[str]) -> Bools:
-    """Which rows pass a filter and are of none of these cameras."""
-    passed = np.ones(table.height, bool)
+    if where is not None and not where.columns <= found.keys():
+        where.check(sorted(_some_columns(engine) | found.keys() - {"object_id"}))
+    table = pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
+    good = np.ones(table.height, bool)
     if where is not None:
-        passed &= parse(where).mask(table)
-    if cameras:
-        passed &= ~table["camera"].is_in(list(cameras)).fill_null(False).to_numpy()
-    return passed
+        good &= where.mask(table)
+    if without_cameras:
+        good &= ~table["camera"].is_in(list(without_cameras)).fill_null(False).to_numpy()
+    return table["id"].to_numpy()[good], table["object_id"].to_numpy()[good]
+
+
+def check_columns(engine: Engine, where: Filter) -> None:
+    """Raise UserError for a column that no image has; the table is read only where the first
+    images don't have it."""
+    some = _some_columns(engine)
+    if not where.columns <= some:
+        where.check(sorted(some | engine.table(where.columns).keys()))
+
+
+def _some_columns(engine: Engine) -> set[str]:
+    """Our own columns, and those of the user's that the first images have."""
+    some = engine.rows(engine.ids(limit=1000))
+    return set(_FIXED).union(*(row.columns for row in some))
 
 
 def move_root(engine: Engine, root: str, folder: str | Path) -> tuple[int, int]:

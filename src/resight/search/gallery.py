@@ -19,8 +19,10 @@ from resight.files import check_folder, fresh_folder, read_json, write_json
 from resight.search import editing, finding, remote
 from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
+from resight.search.centroids import joined
 from resight.search.engines.contract import Engine
 from resight.search.engines.opening import DATABASE, open_engine
+from resight.search.filters import parse
 from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
 from resight.search.searching import Rerank, Search
@@ -75,6 +77,7 @@ class Gallery:
                 writer.set_meta(uuid=uuid.uuid4().hex, level=level, embedder=made)
         self.views = Views(self.engine, folder, tell)
         self.added = Added()  # what the last `add` did
+        self._kept: dict[str, tuple[int, Known | None]] = {}  # by level: at a version
 
     # Making and opening -------------------------------------------------------------------
 
@@ -422,8 +425,6 @@ class Gallery:
 
         Raises BadImage for a photo that can't be read, UserError when the gallery is empty.
         """
-        from resight.search.centroids import CentroidSums
-
         embedder = self.need_embedder()
         if region is not None:
             from resight.data.decode import decode
@@ -432,8 +433,7 @@ class Gallery:
             photos = [decode(p, box=region) for p in one]  # type: ignore[union-attr,arg-type]
         vectors = embedder.embed(photos, normalize=False)
         if together and len(vectors):
-            one_thing = CentroidSums.of(vectors, np.zeros(len(vectors), np.int64))
-            vectors = one_thing.centroids().astype(np.float32)
+            vectors = joined(vectors, [len(vectors)])
         return self.search_vectors(vectors, k, **how)
 
     def search_vectors(
@@ -463,11 +463,19 @@ class Gallery:
         level = self.level if level is None else level
         if level not in (*LEVELS, "both"):
             raise UserError(f"level {level!r} is none of image, object, both")
-        search = Search(
-            self.engine, self.views, level, where, tuple(exclude_cameras), rerank, alpha
-        )
+        wanted = parse(where) if where is not None else None
+        cameras = tuple(exclude_cameras)
         with self.views.lock:  # views change as the gallery does: one thread at a time
+            known = self._known(level)
+            search = Search(self.engine, self.views, level, wanted, cameras, rerank, alpha, known)
             return search(queries, k, exclude)
+
+    def _known(self, level: str) -> Known | None:
+        """The calibration of a level, decoded once a version of the gallery."""
+        version = self.engine.version()
+        if self._kept.get(level, (None,))[0] != version:
+            self._kept[level] = version, kept(self.engine, level)
+        return self._kept[level][1]
 
 
 def _unfinished(folder: Path) -> bool:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.search import remote
-from resight.search.calibrating import Known, kept
+from resight.search import finding, remote
+from resight.search.calibrating import Known
 from resight.search.engines.contract import Engine, Row
-from resight.search.filters import parse
-from resight.search.finding import at_path, columns_for, passed_by
+from resight.search.filters import Filter
 from resight.search.hits import Hit, Hits
 from resight.search.incoming import full_path
 from resight.search.index import unit
@@ -37,10 +36,11 @@ class Search:
     engine: Engine
     views: Views
     level: str
-    where: str | None = None
+    where: Filter | None = None
     exclude_cameras: tuple[str, ...] = ()
     rerank: Rerank | None = None
     alpha: float | None = None
+    known: Known | None = None
 
     def __call__(
         self, queries: NDArray[np.float32], k: int, exclude: Sequence[str | None] | None = None
@@ -55,10 +55,11 @@ class Search:
         _check_queries(queries, int(self.engine.meta()["dim"]))
         barred = self._barred(exclude) if exclude is not None and self.level == "image" else None
         by = "image" if self.level == "image" else "object"
-        tree = parse(self.where).tree if self.where is not None else None
+        tree = self.where.tree if self.where is not None else None
         plain = not self.exclude_cameras and self.rerank is None
         if plain and remote.can_search(self.engine, tree):
-            columns_for(self.engine, self.where, ())  # what is wrong with a filter is said
+            if self.where is not None:
+                finding.check_columns(self.engine, self.where)
             found = remote.nearest(self.engine, queries, k, level=by, where=tree, without=barred)
             kind = "the engine's index"
         else:
@@ -70,8 +71,7 @@ class Search:
                 found = self.rerank(queries, found, view)
             kind = view.base.info.get("kind", "flat")
         answers = self._hits(found, self._shown(queries, found), kind)
-        known = kept(self.engine, self.level)
-        return answers if known is None else self._judged(answers, found, known)
+        return answers if self.known is None else self._judged(answers, found, self.known)
 
     def _judged(self, answers: list[Hits], found: list[Near], known: Known) -> list[Hits]:
         """The same with probabilities and p-values, and "no match" said where it is due."""
@@ -100,7 +100,7 @@ class Search:
         by_camera = self.exclude_cameras if self.level == "image" else ()
         if self.where is None and not by_camera:
             return None
-        key = self.where, by_camera
+        key = self.where.text if self.where is not None else None, by_camera
         version, mask = view.masks.get(key, (-1, None))
         if mask is None or version != view.version:  # asked again while nothing has changed
             mask = self._mask(view, by_camera)
@@ -110,12 +110,9 @@ class Search:
         return mask
 
     def _mask(self, view: View, by_camera: tuple[str, ...]) -> Bools:
-        table = columns_for(self.engine, self.where, by_camera)
-        passed = passed_by(table, self.where, by_camera)
-        ids = table["id"].to_numpy()[passed]
+        ids, groups = finding.passed(self.engine, self.where, by_camera)
         if self.level == "image":
-            return view.keep(np.sort(ids))
-        groups = table["object_id"].to_numpy()[passed]
+            return view.keep(ids)
         allowed = np.unique(np.concatenate([groups[groups > 0], -ids[groups == 0]]))
         return view.keep(allowed)
 
@@ -123,7 +120,7 @@ class Search:
         """For each query the ids of the images with this path."""
         roots = self.engine.roots()
         return [
-            frozenset(at_path(self.engine, roots, path) if path is not None else ())
+            frozenset(finding.at_path(self.engine, roots, path) if path is not None else ())
             for path in exclude
         ]
 

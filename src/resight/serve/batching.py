@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.search.centroids import joined
 from resight.search.hits import Hits
 from resight.serve.problems import Problem
 
@@ -129,14 +129,14 @@ class Batcher:
             self._told(len(pictures))
             try:
                 vectors = await self._loop.run_in_executor(self._model, self._embed, pictures)
-                joined = together(vectors, [len(item.query.pictures) for item in batch])
+                things = joined(vectors, [len(item.query.pictures) for item in batch])
             except Exception as error:
                 _fail(batch, error)
                 continue
             ended = self._loop.time()
             for item in batch:
                 item.queue, item.embed = started - item.arrived, ended - started
-            self._start_search(batch, joined)
+            self._start_search(batch, things)
 
     async def _next(self) -> list[_Item]:
         """The next batch, without those that are too late."""
@@ -195,14 +195,3 @@ def _fail(items: list[_Item], error: Exception) -> None:
     for item in items:
         if not item.answer.done():
             item.answer.set_exception(error)
-
-
-def together(vectors: Vectors, counts: Sequence[int]) -> Vectors:
-    """One query a thing: the centroid of its photos' vectors; rows in the order of `counts`."""
-    from resight.search.centroids import CentroidSums
-
-    if all(count == 1 for count in counts):
-        return vectors
-    things = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    joined: Any = CentroidSums.of(vectors, things).centroids().astype(np.float32)
-    return np.asarray(joined, np.float32)
