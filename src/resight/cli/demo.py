@@ -119,6 +119,12 @@ def _measured(run_verb: Callable[..., None], out: Path, searched: Path, run: Pat
     note("\nOn objects never seen, one vector an object, the right one found first:")
     for line in lines:
         note(line)
+    best = read_json(run / "run.json", "a run").get("best")
+    if isinstance(best, dict) and best.get("epoch") == 0:
+        note(
+            "The last is the closed form again, fitted to all training objects: training had no "
+            "time, or gained nothing (--minutes gives it more)"
+        )
     return out / "evaluations" / "trained-from-there" / "report.html"
 
 
