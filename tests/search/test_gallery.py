@@ -312,3 +312,13 @@ def test_a_killed_create_can_be_made_again(embedder, tmp_path):
     (tmp_path / "g" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="holds other files"):
         Gallery.create(tmp_path / "g", embedder)
+
+
+def test_an_engine_that_is_none_replaces_nothing(embedder, tmp_path):
+    Gallery.create(tmp_path / "g", embedder).close()
+    with pytest.raises(UserError, match="'mysql' is no engine"):
+        Gallery.create(tmp_path / "g", embedder, engine="mysql://x", force=True)
+    assert Gallery.open(tmp_path / "g").embedder is not None
+    with pytest.raises(UserError, match="'mysql' is no engine"):
+        Gallery.create(tmp_path / "h", embedder, engine="mysql://x")
+    assert not (tmp_path / "h").exists()

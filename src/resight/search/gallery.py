@@ -107,11 +107,13 @@ class Gallery:
         if index not in KINDS:
             raise UserError(f"index {index!r} is none of {', '.join(KINDS)}")
         folder = Path(path).absolute()
+        # A server is reached, or refused, before anything of the folder is replaced.
+        opened = open_engine(engine) if engine is not None else None
         if _unfinished(folder):  # a create that was killed: nothing was ever in it
             shutil.rmtree(folder)
         fresh_folder(folder, "a gallery", mark=RECORD, force=force)
         folder.mkdir(parents=True, exist_ok=True)
-        opened = open_engine(engine if engine is not None else str(folder / DATABASE))
+        opened = opened or open_engine(str(folder / DATABASE))
         gallery = cls(embedder, level, engine=opened, folder=folder, tell=tell)
         made = opened.meta().get("embedder")
         if embedder is not None and made not in (None, embedder.fingerprint()):
