@@ -68,7 +68,7 @@ def passed(
     names |= where.columns if where is not None else set()
     found = engine.table(names)
     if where is not None and not where.columns <= found.keys():
-        where.check(sorted(_some_columns(engine) | found.keys() - {"object_id"}))
+        where.check(sorted({*_FIXED, *user_columns(engine)} | found.keys() - {"object_id"}))
     table = pl.DataFrame({name: pl.Series(name, v, strict=False) for name, v in found.items()})
     good = np.ones(table.height, bool)
     if where is not None:
@@ -81,15 +81,15 @@ def passed(
 def check_columns(engine: Engine, where: Filter) -> None:
     """Raise UserError for a column that no image has; the table is read only where the first
     images don't have it."""
-    some = _some_columns(engine)
+    some = {*_FIXED, *user_columns(engine)}
     if not where.columns <= some:
         where.check(sorted(some | engine.table(where.columns).keys()))
 
 
-def _some_columns(engine: Engine) -> set[str]:
-    """Our own columns, and those of the user's that the first images have."""
+def user_columns(engine: Engine) -> list[str]:
+    """The user's own columns that the first thousand images have."""
     some = engine.rows(engine.ids(limit=1000))
-    return set(_FIXED).union(*(row.columns for row in some))
+    return list(dict.fromkeys(name for row in some for name in row.columns))
 
 
 def move_root(engine: Engine, root: str, folder: str | Path) -> tuple[int, int]:

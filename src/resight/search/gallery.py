@@ -288,7 +288,7 @@ class Gallery:
         found["calibrated"] = {
             level: known.record | {"stale": known.stale(images) > STALE}
             for level in LEVELS
-            if (known := kept(self.engine, level)) is not None
+            if (known := self.known(level)) is not None
         }
         if self.folder is not None:
             found["bytes"] = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
@@ -468,11 +468,11 @@ class Gallery:
         wanted = parse(where) if where is not None else None
         cameras = tuple(exclude_cameras)
         with self.views.lock:  # views change as the gallery does: one thread at a time
-            known = self._known(level)
+            known = self.known(level)
             search = Search(self.engine, self.views, level, wanted, cameras, rerank, alpha, known)
             return search(queries, k, exclude)
 
-    def _known(self, level: str) -> Known | None:
+    def known(self, level: str) -> Known | None:
         """The calibration of a level, decoded once a version of the gallery."""
         version = self.engine.version()
         if self._kept.get(level, (None,))[0] != version:

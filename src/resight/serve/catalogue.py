@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from resight.files import strict_json
-from resight.search.calibrating import STALE, kept
+from resight.search.calibrating import STALE
 from resight.search.engines.contract import Row
-from resight.search.finding import passing
+from resight.search.finding import passing, user_columns
 from resight.search.gallery import LEVELS, Gallery
 from resight.search.hits import Hit
 from resight.search.where.tree import number_in
@@ -132,15 +132,14 @@ class Catalogue:
                 "stale": known.stale(images) > STALE,
             }
             for level in LEVELS
-            if (known := kept(engine, level)) is not None
+            if (known := self.gallery.known(level)) is not None
         }
         return told | {"columns": self._once(("columns",), self._columns)}
 
     def _columns(self) -> list[Json]:
         """What filters can ask for, with the most frequent values."""
         engine = self.gallery.engine
-        some = engine.rows(engine.ids(limit=1000))
-        names = dict.fromkeys(name for row in some for name in row.columns)
+        names = user_columns(engine)
         table = engine.table(["camera", "split", *names])
         told = []
         for name in ("camera", "split", *names):
