@@ -81,6 +81,7 @@ class Adding:
         self.report = Added()
         self._labelled = images.has("object") if len(images) else False
         self._twins: list[tuple[_Todo, str]] = []
+        self._touched: list[Row] = []
         self._rows = list(rows_of(images, self.paths, self.root))
 
     def todo(self) -> list[_Todo]:
@@ -115,8 +116,7 @@ class Adding:
                     row = replace(relabel(old, row), content=old.content)
                 yield _Todo(at, path, row, place.box, found)
         if relabelled:
-            with self.engine.writing("adding images") as writer:
-                change(self.engine, writer, put=relabelled)
+            self._put(relabelled)
 
     def _stays_out(self, out: LeftOut, path: str) -> bool:
         """Whether a file that was left out before is left out again; then it is reported."""
@@ -163,6 +163,8 @@ class Adding:
                 left.append(one)
             else:
                 self._twins.append((one, content))
+        for start in range(0, len(self._touched), 2000):  # a folder that was copied: all of them
+            self._put(self._touched[start : start + 2000])
         return left
 
     def _known_content(self, one: _Todo, content: str) -> bool:
@@ -171,7 +173,7 @@ class Adding:
         if one.stamp is not None:
             row = replace(row, bytes=one.stamp[0], mtime=one.stamp[1])
         if one.row.id and one.row.content == content:  # touched, not changed
-            self._put(row)
+            self._touched.append(row)
             self.report.unchanged += 1
             return True
         if self.duplicates == "keep":
@@ -186,7 +188,7 @@ class Adding:
         gone = [other for other in others if not os.path.exists(self.named(other))]
         if gone and not one.row.id:  # the file was moved or renamed
             moved = relabel(gone[0], row)
-            self._put(replace(moved, place=row.place, bytes=row.bytes, mtime=row.mtime))
+            self._put([replace(moved, place=row.place, bytes=row.bytes, mtime=row.mtime)])
             self.report.relabelled.append(one.path)
             return True
         self._leave_copy(one, content, others[0])
@@ -197,7 +199,7 @@ class Adding:
         assert one.row.place is not None
         if of.object is None and of.given is None and one.row.object is not None:
             of = replace(of, object=one.row.object, given=one.row.object)  # now it is known
-            self._put(of)
+            self._put([of])
             reason = COPY
         size, mtime = one.stamp or (None, None)
         entry = LeftOut(one.row.place, size, mtime, content, reason, of.id)
@@ -288,9 +290,9 @@ class Adding:
         """The full path of a kept image."""
         return full_path(row, {root.id: root for root in self.engine.roots()})
 
-    def _put(self, row: Row) -> None:
+    def _put(self, rows: Sequence[Row]) -> None:
         with self.engine.writing("adding images") as writer:
-            change(self.engine, writer, put=[row])
+            change(self.engine, writer, put=rows)
 
 
 def add_images(
