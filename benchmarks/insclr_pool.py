@@ -55,7 +55,7 @@ def child(name: str, path: Path, queries: int) -> None:
     """Run one contender in this process, and tell the parent."""
     import faiss
 
-    from resight.mining.neighbours import BLOCK, blocks, open_search
+    from resight.graph.neighbours import BLOCK, blocks, open_search
 
     vectors = np.load(path, mmap_mode="r")
     if name in METHODS:  # compiled beforehand, as it is kept on disk

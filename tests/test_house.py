@@ -18,6 +18,7 @@ FLOORS = [
     {"settings", "provenance", "data"},
     {"models", "sampling"},
     {"features", "spatial"},
+    {"graph"},
     {"search", "mining"},
     {"evaluate"},
     {"train"},

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from resight.graph.pool import Pool
 from resight.losses.pairs import unit
 from resight.mining.look import Look
 from resight.mining.memory import Kind, MemoryBank
-from resight.mining.pool import Pool
 from resight.mining.relations import relate
 from resight.train.catalogue import read_recipe
 from resight.train.recipes import settings_of

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.pictures import encoded, picture
 
 from resight.data.imageset import ImageSet, normalise
-from resight.mining.pool import Pool, build_pool
+from resight.graph.pool import Pool, build_pool
 from resight.mining.twins import representatives, tell_twins, twins
 
 

@@ -27,7 +27,7 @@ U = "resight.train.unlabelled"
 PLACES: dict[str, tuple[str, str, int]] = {
     "a file's last move": ("resight.files:os", "replace", 4),  # of the features' record
     "folder of a stage": ("resight.train.rundir", "write_json", 2),
-    "pool": ("resight.mining.pool_files:Appended", "append", 2),
+    "pool": ("resight.graph.pool_files:Appended", "append", 2),
     "verification": ("resight.spatial.store", "write_counts", 1),
     "filling the memory": ("resight.mining.memory:MemoryBank", "write", 1),
     "first epoch": (f"{U}.objective:InsCLRObjective", "_counts", 2),
@@ -70,7 +70,7 @@ def dies_at(place: tuple[str, str, int], photos: Path, out: Path) -> int:
 
 if __name__ == "__main__":
     lazy = ("timm", "cv2", "jinja2", "matplotlib.pyplot", "matplotlib.backends.backend_svg")
-    lazy += ("resight.mining.topk", "resight.evaluate.report.plots", "torch.utils.tensorboard")
+    lazy += ("resight.graph.topk", "resight.evaluate.report.plots", "torch.utils.tensorboard")
     for name in lazy:
         importlib.import_module(name)  # once, not in every fork
     numba.njit(lambda: 0)()  # what numba needs to load compiled loops

@@ -18,9 +18,9 @@ from pictures import noise
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.features.store import Features
+from resight.graph.pool import build_pool
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
-from resight.mining.pool import build_pool
 from resight.mining.positives import Mined, Mining
 from resight.train.loop import LoopOptions, Watcher
 from resight.train.recipes.insclr import InsCLRSettings

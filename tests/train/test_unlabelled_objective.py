@@ -11,9 +11,9 @@ import torch
 from unlabelled_sets import settings
 
 from oracles import mining as slow
+from resight.graph.pool import build_pool
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
-from resight.mining.pool import build_pool
 from resight.train.unlabelled.objective import InsCLRObjective
 
 N, DIM, STEP = 60, 6, 3

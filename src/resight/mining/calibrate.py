@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.graph.pool import Pool
 from resight.mining.memory import MemoryBank
-from resight.mining.pool import Pool
 
 Rows = NDArray[np.int64]
 ROWS, OTHERS = 2_000, 20_000  # sampled at most

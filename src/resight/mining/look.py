@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.mining.pool import Pool
+from resight.graph.pool import Pool
 from resight.mining.positives import Mined, Mining, candidate_set, mine
 from resight.mining.relations import AnchorTuple
 from resight.mining.selection import Rule, select

@@ -18,7 +18,7 @@ from resight.data.decode import BadImage
 from resight.data.duplicates import alike_in_detail
 from resight.data.imageset import ImageSet
 from resight.data.inspect import default_workers, thumbnail
-from resight.mining.pool import Pool
+from resight.graph.pool import Pool
 
 _BLANK = 8  # grey levels between the darkest and the brightest pixel of a thumbnail
 _NEAREST = 32  # neighbours of a row that are looked at; a group's copies chain up

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet
 from resight.features.store import Features
 from resight.files import atomic_open
-from resight.mining.pool import build_pool
+from resight.graph.pool import build_pool
 from resight.mining.twins import representatives, tell_twins, twins
 from resight.train.prepare import Tell
 from resight.train.recipes.insclr import PoolSettings

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from resight.errors import UserError
 from resight.evaluate.ranking.units import unit_rows
+from resight.graph.pool import Pool
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
-from resight.mining.pool import Pool
 from resight.train.unlabelled import quality
 from resight.train.unlabelled.pages import write_index, write_stage
 from resight.train.unlabelled.quality import Rows

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
+from resight.graph.pool import Pool
 from resight.mining.calibrate import pool_levels
-from resight.mining.pool import Pool
 from resight.train.prepare import Tell
 from resight.train.recipes.insclr import InsCLRSettings
 

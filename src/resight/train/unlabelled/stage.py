@@ -20,11 +20,11 @@ from resight.features.compute import EmbedOptions, find_batch_size
 from resight.features.store import Features
 from resight.features.write import embed_images
 from resight.files import atomic_open, write_text
+from resight.graph.pool import Pool, add_inliers, build_pool
 from resight.losses.pairs import unit
 from resight.mining.calibrate import bank_levels
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
-from resight.mining.pool import Pool, add_inliers, build_pool
 from resight.models.embedder import Embedder
 from resight.models.tuning import freeze_batchnorm, tune
 from resight.sampling.tuples import tuple_batches

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from resight.checksums import Summed, sums_in, verify
 from resight.errors import UserError
 from resight.files import atomic_open, fresh_folder, write_json
-from resight.mining.neighbours import BLOCK, Method, Progress, Rows, blocks, open_search
-from resight.mining.pool_files import (
+from resight.graph.neighbours import BLOCK, Method, Progress, Rows, blocks, open_search
+from resight.graph.pool_files import (
     INLIERS,
     NEIGHBOURS,
     RECORD,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.oracles import neighbours as oracle
 
 from resight.errors import UserError
-from resight.mining import neighbours as module
-from resight.mining.neighbours import METHODS, NONE, nearest, open_search
-from resight.mining.topk import keep_best
+from resight.graph import neighbours as module
+from resight.graph.neighbours import METHODS, NONE, nearest, open_search
+from resight.graph.topk import keep_best
 
 CLOSE = 2e-6  # of float32 sums over unit vectors
 

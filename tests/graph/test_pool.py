@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.damage import flip
-from tests.mining.test_neighbours import rows
+from tests.graph.test_neighbours import rows
 from tests.oracles import neighbours as oracle
 
 from resight.errors import UserError
-from resight.mining import pool as module
-from resight.mining.neighbours import METHODS
-from resight.mining.pool import Pool, add_inliers, build_pool
+from resight.graph import pool as module
+from resight.graph.neighbours import METHODS
+from resight.graph.pool import Pool, add_inliers, build_pool
 
 
 def same(a: Pool, b: Pool) -> bool:
@@ -163,7 +163,7 @@ def test_a_flipped_bit_is_told(name, tmp_path):
 _CHILD = """
 import sys, time
 import numpy as np
-from resight.mining.pool import build_pool
+from resight.graph.pool import build_pool
 slow = lambda done, total: time.sleep(60 if done > 128 else 0)  # killed after the third block
 build_pool(np.load(sys.argv[2]), sys.argv[1], k=7, key={"a": 1}, block=64, progress=slow)
 """

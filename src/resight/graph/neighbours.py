@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
-from resight.mining.topk import finish, take
+from resight.graph.topk import finish, take
 
 Method = Literal["exact", "faiss", "approximate"]
 Ids = NDArray[np.int32]
@@ -249,7 +249,7 @@ class _Threads:
 
 
 def _unpacked(keys: NDArray[np.uint64], counts: NDArray[np.int64]) -> tuple[Ids, Similarities]:
-    """Ids and similarities in keys (see select.py); -1 and NONE beyond each row's count."""
+    """Ids and similarities in keys (see topk.py); -1 and NONE beyond each row's count."""
     low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     ids = (np.uint32(0xFFFFFFFF) - low).astype(np.int32)
     turned = (keys >> np.uint64(32)).astype(np.uint32)
