@@ -19,7 +19,7 @@ _STEP = 16  # similarities compared at once before any of them is looked at
 _LOW, _SIGN = np.uint64(0xFFFFFFFF), np.uint32(0x80000000)
 
 
-def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compiled on first use, and kept on disk where there is a place to write to."""
     try:
         return numba.njit(function, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
@@ -27,7 +27,7 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any
         return numba.njit(function, nogil=True, **options)  # type: ignore[no-any-return]
 
 
-_any_order = partial(_compiled, fastmath={"nnan", "nsz", "reassoc"})
+_any_order = partial(compiled, fastmath={"nnan", "nsz", "reassoc"})
 
 
 @_any_order
@@ -39,7 +39,7 @@ def _largest(row, begin):  # type: ignore[no-untyped-def]
     return largest
 
 
-@_compiled
+@compiled
 def keep_best(keys, count, k):  # type: ignore[no-untyped-def]
     """Move the k largest of keys[:count] (count > k) to the front; the k-th largest stands last.
 
@@ -72,14 +72,14 @@ def keep_best(keys, count, k):  # type: ignore[no-untyped-def]
             high = place
 
 
-@_compiled
+@compiled
 def _similarity(key):  # type: ignore[no-untyped-def]
     """The similarity in a key, as float32 bits (uint32)."""
     turned = np.uint32(key >> np.uint64(32))
     return np.uint32(turned ^ _SIGN) if turned & _SIGN else np.uint32(~turned)
 
 
-@_compiled
+@compiled
 def take(  # type: ignore[no-untyped-def]
     first, last, tile, bits, rows, first_column, width, valid,
     k, keys, counts, bounds, bound_bits,
@@ -122,7 +122,7 @@ def take(  # type: ignore[no-untyped-def]
         counts[r] = count
 
 
-@_compiled
+@compiled
 def finish(first, last, k, keys, counts):  # type: ignore[no-untyped-def]
     """For rows [first, last): only the k best keys, best first; 0 where there are fewer."""
     for r in range(first, last):
