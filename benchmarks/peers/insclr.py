@@ -21,7 +21,7 @@ from resight.mining.relations import relate
 from resight.train.catalogue import read_recipe
 from resight.train.recipes import settings_of
 from resight.train.recipes.insclr import InsCLRSettings
-from resight.train.unlabelled.objective import InsCLRObjective
+from resight.train.unlabelled.insclr.objective import InsCLRObjective
 
 EACH, NOISES, BLOCK = 1_000, 20_000, 8_192
 KINDS: tuple[Kind, ...] = ("augmented", "plain")

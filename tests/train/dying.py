@@ -30,13 +30,13 @@ PLACES: dict[str, tuple[str, str, int]] = {
     "pool": ("resight.graph.pool_files:Appended", "append", 2),
     "verification": ("resight.spatial.store", "write_counts", 1),
     "filling the memory": ("resight.mining.memory:MemoryBank", "write", 1),
-    "first epoch": (f"{U}.objective:InsCLRObjective", "_counts", 2),
+    "first epoch": (f"{U}.insclr.objective:InsCLRObjective", "_counts", 2),
     "checkpoint": ("resight.train.checkpoint", "save", 2),
-    "after a checkpoint": (f"{U}.objective:InsCLRObjective", "kept", 1),
-    "evidence": (f"{U}.run", "write_stage", 1),
-    "cleaning up": (f"{U}.stage", "clean", 1),
-    "second stage": (f"{U}.objective:InsCLRObjective", "_counts", 7),
-    "last copy": (f"{U}.run", "_copy", 1),
+    "after a checkpoint": (f"{U}.insclr.objective:InsCLRObjective", "kept", 1),
+    "evidence": (f"{U}.insclr.method", "write_stage", 1),
+    "cleaning up": (f"{U}.run", "_clean", 1),
+    "second stage": (f"{U}.insclr.objective:InsCLRObjective", "_counts", 7),
+    "last copy": (f"{U}.run", "_end", 1),
 }
 
 

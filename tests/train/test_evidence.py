@@ -25,11 +25,11 @@ from resight.mining.positives import Mined, Mining
 from resight.train.loop import LoopOptions, Watcher
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.unlabelled import quality
-from resight.train.unlabelled.evidence import Evidence, gather, write_index, write_stage
-from resight.train.unlabelled.record import Means, Similarities
-from resight.train.unlabelled.seen import Seen, choose, means
+from resight.train.unlabelled.insclr.evidence import Evidence, gather, write_index, write_stage
+from resight.train.unlabelled.insclr.record import Means, Similarities
+from resight.train.unlabelled.insclr.seen import Seen, choose, means
+from resight.train.unlabelled.insclr.words import sentences, thresholds, warnings
 from resight.train.unlabelled.stage import Ground, Stage
-from resight.train.unlabelled.words import sentences, thresholds, warnings
 
 HOSTILE = "<script>alert('1')</script>&\"x\""
 OBJECTS, EACH, DIM = 8, 6, 16

@@ -14,7 +14,7 @@ from oracles import mining as slow
 from resight.graph.pool import build_pool
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
-from resight.train.unlabelled.objective import InsCLRObjective
+from resight.train.unlabelled.insclr.objective import InsCLRObjective
 
 N, DIM, STEP = 60, 6, 3
 RULES: dict[str, Any] = {

@@ -11,6 +11,7 @@ from PIL import Image
 from command import TINY
 from resight.train.loop import LoopOptions
 from resight.train.recipes import settings_of
+from resight.train.recipes.graph import GraphSettings
 from resight.train.recipes.insclr import InsCLRSettings
 
 SMALL = {
@@ -31,6 +32,15 @@ def settings(**values: Any) -> InsCLRSettings:
     """Tiny ones, with these changes."""
     made = settings_of(SMALL | values, "test")
     assert isinstance(made, InsCLRSettings)
+    return made
+
+
+def graph_settings(**values: Any) -> GraphSettings:
+    """Tiny ones of the recipe on the graph."""
+    plain = {k: v for k, v in SMALL.items() if k not in ("stages", "recipe")}
+    own = {"recipe": "graph", "start": "weights", "stages": [{}, {"times": 2.0}]}
+    made = settings_of(plain | own | values, "test")
+    assert isinstance(made, GraphSettings)
     return made
 
 

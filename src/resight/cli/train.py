@@ -20,7 +20,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="auto (default), ctl, smooth_ap, or insclr (no labels)."),
+        typer.Option(help="auto (default), ctl, smooth_ap; without labels graph or insclr."),
     ] = None,
     start: Annotated[
         str | None,
@@ -42,6 +42,13 @@ def train(
     steps: Annotated[int | None, typer.Option(min=0, help="Instead: batches, on a cosine.")] = None,
     minutes: options.Minutes = None,
     unlabelled: options.Unlabelled = False,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="Without labels: a column that says where an image is from (camera, artist, "
+            "session), when images of one source look alike."
+        ),
+    ] = None,
     seed: options.Seed = None,
     columns: options.Columns = None,
     layout: options.Layout = None,
@@ -65,6 +72,8 @@ def train(
       resight train photos/ --minutes 20
 
       resight train photos/ --unlabelled
+
+      resight train icons.csv --unlabelled --sources artist
 
       resight train photos/ --recipe insclr
 
@@ -112,7 +121,7 @@ def train(
             size,
             epochs,
         ]
-        given += [minutes, seed]
+        given += [minutes, seed, sources]
         if any(value is not None for value in given):
             raise UserError(
                 "--resume takes everything from the run: give no IMAGES and no settings"
@@ -145,6 +154,7 @@ def train(
         epochs=epochs,
         steps=steps,
         seed=seed,
+        sources=sources,
         size=parse_size(size),
     )
     for line in request.lines:

@@ -81,6 +81,51 @@ def tuple_batches(
     return batches
 
 
+def drawn_batches(
+    starts: Integers,
+    others: Integers,
+    *,
+    rows: Sequence[int] | Integers,
+    tuples: int,
+    drawn: int,
+    views: int = 2,
+    steps: int,
+    seed: int,
+    epoch: int,
+) -> list[TupleBatch]:
+    """One epoch of `steps` batches: each anchor `views` times, and `drawn` of its own others.
+
+    Those of row i are others[starts[i]:starts[i + 1]], drawn at random without return, or with it
+    where they are fewer; an anchor that has none is seen more often itself. Anchors as in
+    `tuple_batches`; a pure function of its arguments.
+    """
+    if views < 1 or drawn < 0 or tuples < 1:
+        raise ValueError(f"{tuples} tuples of {views} views and {drawn} others")
+    rows = np.asarray(rows, np.int64)
+    if not len(rows):
+        return []
+    anchors = _Anchors(rows, np.random.default_rng([seed, epoch, 1]))
+    random = np.random.default_rng([seed, epoch, 2])
+    batches = []
+    for _ in range(steps):
+        taken: dict[int, int] = {}
+        members: list[int] = []
+        for k in range(min(tuples, len(rows))):
+            anchor = anchors.next(taken)
+            if anchor is None:
+                break
+            taken[anchor] = k
+            own = others[starts[anchor] : starts[anchor + 1]]
+            more = np.full(drawn, anchor)
+            if len(own):
+                more = random.choice(own, drawn, replace=len(own) < drawn)
+            members += [anchor] * views + [int(row) for row in more]
+        tuple_of = {row: at // (views + drawn) for at, row in enumerate(members)} | taken
+        numbers = random.integers(0, 2**63, size=len(members)).tolist()
+        batches.append(TupleBatch(list(zip(members, numbers, strict=True)), tuple_of))
+    return batches
+
+
 class _Anchors:
     """Rows in random order, round after round; one that is in the batch waits for the next."""
 

@@ -66,16 +66,12 @@ def choose(images: ImageSet, *, unlabelled: bool = False) -> Choice:
 
 def _without_labels(images: ImageSet, asked: bool) -> Choice:
     why = "as asked" if asked else "no two images are labelled as the same object"
-    values: dict[str, Any] = {
-        "recipe": "insclr",
-        "backbone": AUTO,
-        "weights": AUTO,
-        "start": "closed-form",
-        "stages": [],
-    }
+    values: dict[str, Any] = {"recipe": "graph", "backbone": AUTO, "weights": AUTO}
     lines = (
         f"auto: {len(images):,} images, labels are not used ({why})",
-        "a closed form on all depths of the network but the last ones, nothing to train",
+        "first a closed form on all depths of the network but the last ones",
         "images that are each other's nearest stand in for images of one object",
+        "then training in stages towards what the graph of nearest neighbours says, as far as two "
+        "halves of the features agree",
     )
     return Choice(values, lines)

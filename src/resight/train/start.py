@@ -27,13 +27,14 @@ from resight.train.fitting.start import closed_form_start
 from resight.train.loop import LoopOptions, Position, Watcher, fit
 from resight.train.prepare import build_story, definite, epochs_for, timed
 from resight.train.recipes import settings_of
-from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.settings import CommonSettings, TrainSettings
+from resight.train.recipes.unlabelled import UnlabelledSettings
 from resight.train.rundir import IMAGES, SETTINGS, Run, check_out
 from resight.train.story import Story
 from resight.train.unlabelled import pace
+from resight.train.unlabelled.beginning import START
 from resight.train.unlabelled.fit_to import unlabelled_rows
-from resight.train.unlabelled.run import START, carry_out
+from resight.train.unlabelled.run import carry_out
 from resight.train.unlabelled.stage import GROUND
 from resight.train.validate import Validation
 
@@ -65,7 +66,7 @@ def start(
     """
     check_out(out, force)
     watcher = _of_main(watcher)
-    if isinstance(settings, InsCLRSettings):
+    if isinstance(settings, UnlabelledSettings):
         return _start_unlabelled(settings, images, out, options, watcher, force)
     assert isinstance(settings, TrainSettings)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
@@ -102,7 +103,7 @@ def resume(folder: Path, options: LoopOptions, watcher: Watcher) -> Outcome:
             f"{folder}: the images are not those that this run began with (fingerprints differ); "
             "put them back, or start a new run"
         )
-    if isinstance(settings, InsCLRSettings):
+    if isinstance(settings, UnlabelledSettings):
         return _unlabelled(run, settings, images, options, watcher)
     assert isinstance(settings, TrainSettings)
     parts = training_parts(images, val_share=settings.val_share, seed=settings.seed)
@@ -152,7 +153,7 @@ def _from_closed_form(
 
 
 def _start_unlabelled(
-    settings: InsCLRSettings,
+    settings: UnlabelledSettings,
     images: ImageSet,
     out: Path,
     options: LoopOptions,
@@ -183,7 +184,7 @@ def _nothing_left(out: Path, kept: Path) -> Iterator[None]:
 
 
 def _unlabelled(
-    run: Run, settings: InsCLRSettings, images: ImageSet, options: LoopOptions, watcher: Watcher
+    run: Run, settings: UnlabelledSettings, images: ImageSet, options: LoopOptions, watcher: Watcher
 ) -> Outcome:
     options = replace(options, precision=_precision(settings.precision))
     position = carry_out(run, settings, images, options, watcher)
@@ -294,7 +295,7 @@ def within(
     """
     if settings.start == "closed-form" and isinstance(settings, TrainSettings):
         return settings, 0.0, minutes  # the steps are chosen once the start is there
-    if isinstance(settings, InsCLRSettings):
+    if isinstance(settings, UnlabelledSettings):
         count, rate = pace.epochs_for(settings, images, minutes, workers)
         share = minutes / max(1, len(settings.stages))
     else:

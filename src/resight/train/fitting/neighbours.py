@@ -8,14 +8,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.graph.across import MOST as MOST_SOURCES
+from resight.graph.across import centred
 from resight.models.closed_form import Pair, project
 
 ROUNDS = (1, 2, 3, 3)  # neighbours that count, round by round
 MOST = 50_000  # images that pairs are looked for in; more add little to a covariance
-MOST_SOURCES = 10  # cameras or makers: with more than these each has too few images to compare
 COPY = 0.9995  # similarity from which two images are taken for copies
 _BLOCK = 4096
-_NOTHING = 1e-6  # length that rounding leaves of a unit vector taken off itself
 Rows = NDArray[np.int64]
 
 
@@ -71,12 +71,7 @@ def _nearest(unit: NDArray[np.float32], k: int) -> Rows:
 
 def _across(unit: NDArray[np.float32], sources: Rows, k: int) -> Rows:
     """(n, k) nearest rows of other sources, each source's mean taken off."""
-    unit = unit.copy()
-    for source in range(int(sources.max()) + 1):
-        unit[sources == source] -= unit[sources == source].mean(0)
-    # Of a source's only image nothing is left, and nothing is near it.
-    gone = np.linalg.norm(unit, axis=1) < _NOTHING
-    unit = _unit(unit)
+    unit, gone = centred(unit, sources)
     out = np.full((len(unit), k), -1, np.int64)
     for source in range(int(sources.max()) + 1):
         mine, others = np.flatnonzero(sources == source), np.flatnonzero(sources != source)

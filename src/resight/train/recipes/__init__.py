@@ -8,6 +8,7 @@ from typing import Any
 from resight.errors import UserError
 from resight.settings import build
 from resight.train.recipes.ctl import CTLObjective, CTLSettings
+from resight.train.recipes.graph import GraphSettings
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.settings import CommonSettings, Objective
 from resight.train.recipes.smooth_ap import SmoothAPObjective, SmoothAPSettings
@@ -16,6 +17,7 @@ RECIPES: dict[str, type[CommonSettings]] = {
     "ctl": CTLSettings,
     "smooth_ap": SmoothAPSettings,
     "insclr": InsCLRSettings,
+    "graph": GraphSettings,
 }
 # objective(settings, classes, features)
 OBJECTIVES: dict[str, Callable[[Any, int, int], Objective]] = {

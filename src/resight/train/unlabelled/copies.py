@@ -13,7 +13,7 @@ from resight.files import atomic_open
 from resight.graph.pool import build_pool
 from resight.mining.twins import representatives, tell_twins, twins
 from resight.train.prepare import Tell
-from resight.train.recipes.insclr import PoolSettings
+from resight.train.recipes.unlabelled import PoolSettings
 
 COPIES = "copies.npy"  # in the run's folder: for each image the first of its near-duplicates
 _AMONG = 20  # nearest neighbours that are looked at as near-duplicates

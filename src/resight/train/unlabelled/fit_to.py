@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -10,16 +11,19 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
+from resight.graph.across import MOST
 from resight.graph.pool import Pool
 from resight.mining.calibrate import pool_levels
 from resight.train.prepare import Tell
 from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.recipes.unlabelled import UnlabelledSettings
 
+Kind = TypeVar("Kind", bound=UnlabelledSettings)
 LEAST = 8  # images; with fewer there is no neighbour that means anything
 _FEWEST_STEPS, _MOST_STEPS = 8, 5000  # of an epoch
 
 
-def unlabelled_rows(settings: InsCLRSettings, images: ImageSet, tell: Tell) -> ImageSet:
+def unlabelled_rows(settings: UnlabelledSettings, images: ImageSet, tell: Tell) -> ImageSet:
     """The images to train on: of a set with splits those that are not for testing, else all.
 
     Raises UserError when they are too few.
@@ -50,6 +54,27 @@ def unlabelled_rows(settings: InsCLRSettings, images: ImageSet, tell: Tell) -> I
     return replace(chosen, table=unsplit)
 
 
+def source_column(images: ImageSet, name: str) -> pl.Series:
+    """The values (strings, "" where there is none) that say where each image is from.
+
+    Raises UserError: no such column, or not from 2 to 10 different values.
+    """
+    if name not in images.table.columns:
+        raise UserError(
+            f"--sources {name}: {images.source} has no such column; there are: "
+            f"{', '.join(images.table.columns)}"
+        )
+    if images.table[name].dtype.is_nested():
+        raise UserError(f"--sources {name}: a value of this column is no single name")
+    column = images.table[name].cast(pl.String).fill_null("")
+    values = column.n_unique()
+    if not 2 <= values <= MOST:
+        raise UserError(
+            f"--sources {name}: {values:,} different values; 2 to {MOST} can be told apart"
+        )
+    return column
+
+
 def check_different(images: ImageSet, valid: NDArray[np.bool_], firsts: NDArray[np.bool_]) -> None:
     """Raises UserError when too few images (N,) can be decoded, or too few of those differ."""
     usable, different = int(valid.sum()), int(firsts.sum())
@@ -63,7 +88,7 @@ def check_different(images: ImageSet, valid: NDArray[np.bool_], firsts: NDArray[
         raise UserError(f"{images.source}: {found}; without labels at least {LEAST} are needed")
 
 
-def whitened_dims(settings: InsCLRSettings, count: int, features: int) -> int | None:
+def whitened_dims(settings: UnlabelledSettings, count: int, features: int) -> int | None:
     """Dimensions of the whitening: as set, or 128, fewer for few images; None for none.
 
     Raises UserError when more are asked for than there are.
@@ -80,7 +105,7 @@ def whitened_dims(settings: InsCLRSettings, count: int, features: int) -> int | 
     return settings.whiten
 
 
-def fitted(settings: InsCLRSettings, count: int) -> InsCLRSettings:
+def fitted(settings: Kind, count: int) -> Kind:
     """The settings of a stage with what a collection of `count` different images asks for.
 
     A tenth of them as candidates, at most the paper's 500; 16 tuples a batch, but no more than

@@ -13,13 +13,14 @@ from resight.models.embedder import Embedder, pick_device
 from resight.models.tuning import freeze_batchnorm, tune
 from resight.train.prepare import definite
 from resight.train.recipes.insclr import InsCLRSettings
+from resight.train.recipes.unlabelled import UnlabelledSettings
 from resight.train.unlabelled.fit_to import fitted, unlabelled_rows
 
 _STEPS, _WARM = 6, 2
 
 
 def epochs_for(
-    settings: InsCLRSettings, images: ImageSet, minutes: float, workers: int | None
+    settings: UnlabelledSettings, images: ImageSet, minutes: float, workers: int | None
 ) -> tuple[int, float]:
     """The epochs of each stage (at least 1), and the measured images a second, reading included.
 
@@ -41,12 +42,12 @@ def epochs_for(
     return max(1, int(60 * minutes / max(seconds, 1e-9))), rate
 
 
-def _rate(settings: InsCLRSettings, images: ImageSet, workers: int | None) -> float:
+def _rate(settings: UnlabelledSettings, images: ImageSet, workers: int | None) -> float:
     embedder = Embedder(settings.embedder()).to(pick_device())
     if settings.freeze_bn:
         freeze_batchnorm(embedder)
     tune(embedder, settings.tune, settings.lora_rank)
-    plain = settings.similarity == "plain"
+    plain = isinstance(settings, InsCLRSettings) and settings.similarity == "plain"
     pictures = Pictures(images, embedder.preprocess, settings.augment, both=plain)
     assert settings.tuples is not None
     size = settings.tuples * (settings.neighbours + settings.views)

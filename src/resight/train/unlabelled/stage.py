@@ -1,55 +1,46 @@
-"""One stage: the pool of the model as it stands, banks, training, evidence."""
+"""One stage, whatever is learned in it: features of the model as it stands, copies, the pool."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
-from resight.data.loading import Pictures, loader
 from resight.errors import UserError
 from resight.features.collapsed import NOTE, collapsed
-from resight.features.compute import EmbedOptions, find_batch_size
+from resight.features.compute import EmbedOptions
 from resight.features.store import Features
 from resight.features.write import embed_images
 from resight.files import atomic_open, write_text
 from resight.graph.pool import Pool, add_inliers, build_pool
-from resight.losses.pairs import unit
-from resight.mining.calibrate import bank_levels
-from resight.mining.look import Look
-from resight.mining.memory import MemoryBank
 from resight.models.embedder import Embedder
-from resight.models.tuning import freeze_batchnorm, tune
-from resight.sampling.tuples import tuple_batches
 from resight.spatial.verify import Verifier
-from resight.train.loop import LoopOptions, Position, Watcher, fit
-from resight.train.prepare import Tell, seed_everything
-from resight.train.recipes.insclr import InsCLRSettings
-from resight.train.rundir import Run
-from resight.train.story import Story, TuplePlan, optimizers
+from resight.train.loop import LoopOptions, Watcher
+from resight.train.prepare import Tell
+from resight.train.recipes.unlabelled import UnlabelledSettings
 from resight.train.unlabelled.copies import usable_firsts
-from resight.train.unlabelled.fit_to import calibrated, check_different, fitted
-from resight.train.unlabelled.objective import InsCLRObjective
-from resight.train.unlabelled.quality import codes
-from resight.train.unlabelled.together import main, own_folder, wait_for
+from resight.train.unlabelled.fit_to import check_different, fitted
+from resight.train.unlabelled.together import main, wait_for
 
-ROWS, GROUND, MEMORY = "rows.npy", "ground.json", "memory"
+ROWS, GROUND, EVIDENCE = "rows.npy", "ground.json", "evidence.html"
+
+
+Kind = TypeVar("Kind", bound=UnlabelledSettings)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[Kind]):
     """A stage of a run: its number from 1, its folder, its settings, the images of the run."""
 
     number: int
     folder: Path
-    settings: InsCLRSettings
+    settings: Kind
     images: ImageSet
     options: LoopOptions
     watcher: Watcher
@@ -63,29 +54,34 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Ground(Generic[Kind]):
     """What a stage stands on: features of all images, their pool, the rows to draw from."""
 
     features: Features
     pool: Pool
     rows: NDArray[np.int64]
-    settings: InsCLRSettings
+    settings: Kind
 
 
-def prepare(stage: Stage, embedder: Embedder) -> Ground:
+def prepare(
+    stage: Stage[Kind], embedder: Embedder, settle: Callable[[Stage[Kind], Ground[Kind]], Kind]
+) -> Ground[Kind]:
     """Embed all images with the embedder as it stands, find neighbours, copies, inliers.
 
-    Everything is kept on disk, so that a stage that was stopped goes on where it was. Of several
-    processes the main one does it. Raises UserError when too few images can be used.
+    `settle` then says what the recipe's settings left open. Everything is kept on disk, so that a
+    stage that was stopped goes on where it was. Of several processes the main one does it.
+
+    Raises UserError when too few images can be used.
     """
     done = stage.folder / GROUND
     if main() and not done.is_file():
         ground = _made(stage, embedder)
+        settled = settle(stage, ground)
         with atomic_open(stage.folder / ROWS) as file:
             np.save(file, ground.rows, allow_pickle=False)
-        write_text(done, ground.settings.model_dump_json())  # last: all is there
+        write_text(done, settled.model_dump_json())  # last: all is there
     wait_for(done)
-    settings = InsCLRSettings.model_validate(json.loads(done.read_text(encoding="utf-8")))
+    settings = stage.settings.model_validate(json.loads(done.read_text(encoding="utf-8")))
     rows = np.load(stage.folder / ROWS, allow_pickle=False)
     try:
         features = Features.load(stage.folder / "features", check=True)
@@ -95,7 +91,7 @@ def prepare(stage: Stage, embedder: Embedder) -> Ground:
         raise UserError(f"{what}; delete the folder {stage.folder} and resume the run") from None
 
 
-def _made(stage: Stage, embedder: Embedder) -> Ground:
+def _made(stage: Stage[Kind], embedder: Embedder) -> Ground[Kind]:
     own = stage.settings.pool
     embed = EmbedOptions(
         scales=own.scales, workers=stage.options.workers, strict=stage.options.strict
@@ -127,10 +123,10 @@ def _made(stage: Stage, embedder: Embedder) -> Ground:
         tell=stage.tell,
     )
     pool = _verified(stage, pool, settings)
-    return Ground(features, pool, rows, calibrated(settings, pool, rows))
+    return Ground(features, pool, rows, settings)
 
 
-def _verified(stage: Stage, pool: Pool, settings: InsCLRSettings) -> Pool:
+def _verified(stage: Stage[Kind], pool: Pool, settings: Kind) -> Pool:
     spatial = settings.spatial
     if spatial is None:
         return pool
@@ -161,106 +157,6 @@ def _verified(stage: Stage, pool: Pool, settings: InsCLRSettings) -> Pool:
     )
 
 
-def train(stage: Stage, embedder: Embedder, ground: Ground, run: Run, *, resume: bool) -> Position:
-    """Train the embedder on tuples of the pool, from its start or from the last checkpoint."""
-    settings = ground.settings
-    assert settings.tuples is not None and settings.lr is not None
-    seed_everything(settings.seed + stage.number, settings.deterministic)
-    bank = _bank(stage, embedder, ground, resume)
-    if settings.freeze_bn:
-        freeze_batchnorm(embedder)
-    tune(embedder, settings.tune, settings.lora_rank)
-    objective = InsCLRObjective(settings, look(ground, bank), bank, ground.rows)
-    settings = settings.model_copy(update={"lr": settings.lr * settings.lr_factor})
-    if not resume and main():
-        run.cut_log(0)  # what a process wrote that was killed before its first checkpoint
-    neighbours = np.asarray(ground.pool.neighbours)
-
-    def batches(epoch: int) -> Any:
-        return tuple_batches(
-            neighbours,
-            rows=ground.rows,
-            tuples=settings.tuples or 1,
-            size=settings.neighbours + settings.views,
-            views=settings.views,
-            steps=settings.steps,
-            seed=settings.seed + 1000 * stage.number,
-            epoch=epoch,
-        )
-
-    story = Story(
-        settings,
-        embedder,
-        objective,
-        optimizers(settings, embedder, objective),
-        labels=[],
-        plan=TuplePlan(batches, plain=settings.similarity == "plain"),
-    )
-    return fit(story, stage.images, None, run, stage.options, resume=resume, watcher=stage.watcher)
-
-
-def look(ground: Ground, bank: MemoryBank) -> Look:
-    """How the stage looks at a tuple, at the levels of the pool or of the memory as it stands."""
-    settings, spatial = ground.settings, ground.settings.spatial
-    found = Look(
-        ground.pool,
-        lambda rows: bank.read(rows, "plain"),
-        settings.select,
-        settings.mining,
-        weight=spatial.weight if spatial else 0.0,
-        cap=spatial.cap if spatial else 1,
-        objects=codes(ground.features.images.table["object"]) if settings.oracle else None,
-    )
-    if settings.calibrate is None or settings.similarity == "pool":
-        return found
-    return found.at(*bank_levels(bank, ground.rows, (settings.calibrate, 2 * settings.calibrate)))
-
-
-def _bank(stage: Stage, embedder: Embedder, ground: Ground, resume: bool) -> MemoryBank:
-    """The memory, filled as the settings say; that of the checkpoint when resuming."""
-    folder = stage.folder / own_folder(MEMORY)
-    done = folder / "filled"  # a bank whose filling was cut short is filled again
-    if resume and done.exists():
-        return MemoryBank.open(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    bank = MemoryBank.create(folder, len(stage.images), embedder.dim, stage.settings.seed)
-    memory = ground.settings.memory
-    how = memory.fill if memory is not None else "plain"
-    if how == "plain" or ground.settings.similarity == "pool":
-        for start in range(0, len(ground.rows), 4096):
-            rows = ground.rows[start : start + 4096]
-            vectors = np.asarray(ground.features[rows], np.float32)
-            bank.write(rows, augmented=vectors if how == "plain" else None, plain=vectors)
-    if how == "views":
-        _fill_with_views(stage, embedder, ground, bank)
-    done.touch()
-    return bank
-
-
-def _fill_with_views(stage: Stage, embedder: Embedder, ground: Ground, bank: MemoryBank) -> None:
-    """A pass over all images, augmented and not, in inference mode."""
-    embedder.eval()
-    pictures = Pictures(stage.images, embedder.preprocess, stage.settings.augment, both=True)
-    seeds = np.random.default_rng([stage.settings.seed, stage.number]).integers(
-        0, 2**63, len(stage.images)
-    )
-    rows = ground.rows
-    size = find_batch_size(embedder)
-    draws = [
-        [(int(row), int(seeds[row])) for row in rows[at : at + size]]
-        for at in range(0, len(rows), size)
-    ]
-    bar = stage.bar("filling the memory")
-    for k, batch in enumerate(loader(pictures, draws, stage.options.workers)):
-        if batch.plain is not None:
-            views = [
-                unit(embedder.embed_tensor(x)).cpu().numpy() for x in (batch.images, batch.plain)
-            ]
-            offline = ground.settings.similarity == "pool"  # then `plain` is the pool's own
-            bank.write(batch.rows.numpy(), augmented=views[0], plain=None if offline else views[1])
-        bar(k + 1, len(draws))
-
-
 def at_size(embedder: Embedder, size: tuple[int, int] | None) -> Embedder:
     """The same embedder for pictures of another size."""
     if size is None or size == embedder.preprocess.size:
@@ -281,9 +177,3 @@ def tell_skipped(features: Features, tell: Tell) -> None:
         more = f" (and {len(skipped) - 10:,} more)" if len(skipped) > 10 else ""
         count = "1 bad image" if len(skipped) == 1 else f"{len(skipped):,} bad images"
         tell(f"{count} skipped{more}; 'resight data check' says what is wrong")
-
-
-def clean(stage: Stage) -> None:
-    """Remove what only the training of this stage needed: features and memory."""
-    for path in (stage.folder / "features", *stage.folder.glob(MEMORY + "*")):
-        shutil.rmtree(path, ignore_errors=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from resight.mining.look import Look
 from resight.mining.selection import Rule
 from resight.train.recipes.insclr import InsCLRSettings
-from resight.train.unlabelled.record import Evidence, Means, Similarities
+from resight.train.unlabelled.insclr.record import Evidence, Means, Similarities
 
 _FEW_POSITIVES, _FEW_KEPT = 0.05, 0.05
 _ALIKE = 0.2  # of random pairs; where features tell anything apart it is near 0

@@ -13,13 +13,15 @@ from resight.evaluate.ranking.units import unit_rows
 from resight.graph.pool import Pool
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
+from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.unlabelled import quality
-from resight.train.unlabelled.pages import write_index, write_stage
+from resight.train.unlabelled.insclr.learning import MEMORY, look
+from resight.train.unlabelled.insclr.pages import write_index, write_stage
+from resight.train.unlabelled.insclr.record import Evidence, Similarities
+from resight.train.unlabelled.insclr.seen import Seen, checked, choose, means
+from resight.train.unlabelled.insclr.words import sentences, thresholds, warnings
 from resight.train.unlabelled.quality import Rows
-from resight.train.unlabelled.record import Evidence, Similarities
-from resight.train.unlabelled.seen import Seen, checked, choose, means
-from resight.train.unlabelled.stage import Ground, Stage, look
-from resight.train.unlabelled.words import sentences, thresholds, warnings
+from resight.train.unlabelled.stage import Ground, Stage
 
 __all__ = ["Evidence", "gather", "write_index", "write_stage"]
 
@@ -29,7 +31,9 @@ _SEED = 5
 Vectors = Callable[[Rows], NDArray[np.float32]]
 
 
-def gather(stage: Stage, ground: Ground, nothing: str | None) -> Evidence:
+def gather(
+    stage: Stage[InsCLRSettings], ground: Ground[InsCLRSettings], nothing: str | None
+) -> Evidence:
     """Look at up to 500 random anchors as training did, and tell what is found.
 
     Each anchor with its nearest neighbours is a tuple; vectors are those of the stage's memory as
@@ -83,13 +87,15 @@ def gather(stage: Stage, ground: Ground, nothing: str | None) -> Evidence:
     return evidence
 
 
-def _sight(stage: Stage, ground: Ground) -> tuple[Look, Vectors, str]:
+def _sight(
+    stage: Stage[InsCLRSettings], ground: Ground[InsCLRSettings]
+) -> tuple[Look, Vectors, str]:
     """How tuples are looked at, the vectors of members, and whether of memory or pool."""
 
     def of_pool(rows: Rows) -> NDArray[np.float32]:
         return unit_rows(np.asarray(ground.features[rows], np.float32))
 
-    folder = stage.folder / "memory"
+    folder = stage.folder / MEMORY
     if not folder.exists():  # nothing was trained
         own, spatial = ground.settings, ground.settings.spatial
         weight, cap = (spatial.weight, spatial.cap) if spatial else (0.0, 1)
@@ -113,7 +119,7 @@ def _see(looking: Look, vectors: Vectors, members: Rows) -> Seen:
     return Seen(members, group.kept, own @ own[0], group.mined)
 
 
-def _similarities(ground: Ground, seen: list[Seen], columns: Rows) -> Similarities:
+def _similarities(ground: Ground[InsCLRSettings], seen: list[Seen], columns: Rows) -> Similarities:
     """Of random pairs, nearest neighbours and anchors with their mined positives."""
     rows, rng = ground.rows, np.random.default_rng(_SEED)
     few = np.sort(rng.choice(rows, min(2000, len(rows)), replace=False))
@@ -141,7 +147,9 @@ def _similarities(ground: Ground, seen: list[Seen], columns: Rows) -> Similariti
     )
 
 
-def _as_before(stage: Stage, rows: Rows, usable: quality.Bools, top: Rows) -> float | None:
+def _as_before(
+    stage: Stage[InsCLRSettings], rows: Rows, usable: quality.Bools, top: Rows
+) -> float | None:
     """Share of the first neighbours that were so in the stage before; None where unknown."""
     folder = stage.folder.parent / f"stage-{stage.number - 1}" / "pool"
     try:

@@ -15,9 +15,9 @@ from resight.data.imageset import ImageSet
 from resight.evaluate.report.plots import figure
 from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
+from resight.train.unlabelled.insclr.record import Checked, Evidence, Item, Sample, Similarities
+from resight.train.unlabelled.insclr.words import percent, sentences
 from resight.train.unlabelled.quality import BINS
-from resight.train.unlabelled.record import Checked, Evidence, Item, Sample, Similarities
-from resight.train.unlabelled.words import percent, sentences
 
 PAGE = "evidence.html"
 _SIDES = (80, 64, 48, 32, 16)  # pixels of a thumbnail: the first with which all fit

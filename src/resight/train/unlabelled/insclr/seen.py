@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.mining.positives import Mined
+from resight.train.unlabelled.insclr.record import GROUPS, Checked, Item, Means, Sample
 from resight.train.unlabelled.quality import Bools, Rows, precision, recall
-from resight.train.unlabelled.record import GROUPS, Checked, Item, Means, Sample
 
 SAMPLES, SHOWN = 12, 12  # anchors of a page, images of each group of one
 _NONE = np.zeros(0, np.int64)

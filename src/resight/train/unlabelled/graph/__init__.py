@@ -1,0 +1,1 @@
+"""The neighbour graph in a stage: targets by diffusion, the loss towards them, the evidence."""

@@ -1,0 +1,1 @@
+"""InsCLR in a stage: selection, mining, memory, and the evidence of it."""
