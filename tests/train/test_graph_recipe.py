@@ -79,14 +79,17 @@ def test_every_way_goes_on_as_if_nothing_had_happened(
 
 
 def test_it_learns(tmp_path: Path) -> None:
+    """From random weights, whitened; for things that it has never seen."""
     images = load_images(folder(tmp_path / "photos", 40, 6))
-    fresh = folder(tmp_path / "fresh", 30, 4, first=100)
-    chosen = graph_settings(steps=40, epochs=1, tuples=8)
+    fresh = folder(tmp_path / "fresh", 40, 4, first=1000)
+    sizes = {"epochs": 4, "steps": 12, "tuples": 12, "lr": 2e-4, "head_lr": 5, "temperature": 0.2}
     told: list[str] = []
-    start.start(chosen, images, tmp_path / "run", OPTIONS, Watcher(tell=told.append))
+    start.start(
+        graph_settings(**sizes), images, tmp_path / "run", OPTIONS, Watcher(tell=told.append)
+    )
     before = scores(tmp_path / "run" / "start", fresh)
     after = scores(tmp_path / "run", fresh)
-    assert after[1] > before[1], (before, after)
+    assert after[0] > before[0] + 0.05 and after[1] > before[1] + 0.05, (before, after)
     assert any("two halves of the features agree best on" in line for line in told)
 
 

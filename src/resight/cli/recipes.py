@@ -114,9 +114,11 @@ def _row(name: str) -> dict[str, Any]:
     loss = values.get("loss")
     images, ids = values.get("images", 4), values.get("ids")
     memory = bool(values.get("memory"))
-    if recipe == "insclr":  # whose batches are tuples, and whose defaults are these
+    if recipe in ("insclr", "graph"):  # whose batches are tuples, and whose defaults are these
         ids, images = values.get("tuples"), values.get("neighbours", 2) + values.get("views", 2)
         loss, memory = loss or "infonce", values.get("memory", True) is not None
+    if recipe == "graph":
+        loss = "soft targets"
     return {
         "name": name,
         "kind": "recipe" if sweep is None else "sweep",

@@ -15,7 +15,7 @@ from torch import nn
 from resight.features.compute import EmbedOptions
 from resight.models.embedder import Embedder, pick_device
 from resight.models.open import bare_config
-from resight.train.fitting.candidates import Wish
+from resight.train.fitting.candidates import Method, Wish
 from resight.train.fitting.fit import Fitted, fit
 from resight.train.fitting.plan import Plan
 from resight.train.loop import LoopOptions, Watcher
@@ -41,10 +41,16 @@ class Start:
 
 
 def closed_form_start(
-    settings: CommonSettings, plan: Plan, run: Path, options: LoopOptions, watcher: Watcher
+    settings: CommonSettings,
+    plan: Plan,
+    run: Path,
+    options: LoopOptions,
+    watcher: Watcher,
+    method: Method | None = None,
 ) -> Start:
     """Fit to the training rows; the rows held out choose, and are not fitted to.
 
+    `method`: the projection's kind, where it is not to be chosen.
     `settings.size` must be known. Features lie in the run meanwhile: an interrupted start goes on.
     Raises UserError when nothing can be fitted.
     """
@@ -57,7 +63,7 @@ def closed_form_start(
     found = fit(
         base.to(pick_device()),
         plan,
-        wish=_wish(settings),
+        wish=_wish(settings, method),
         again=False,
         out=run / WORK,
         options=EmbedOptions(workers=options.workers, strict=options.strict),
@@ -77,10 +83,11 @@ def closed_form_start(
     return Start(settings, embedder, whole, found)
 
 
-def _wish(settings: CommonSettings) -> Wish:
+def _wish(settings: CommonSettings, method: Method | None) -> Wish:
     """What the settings hold fast."""
     grids = set(settings.grids)
     return Wish(
+        method=method,
         depths=settings.depths or None,
         grid=grids.pop() if len(grids) == 1 else None,
         dims=settings.projection,

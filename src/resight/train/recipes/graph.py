@@ -39,7 +39,8 @@ class GraphSettings(UnlabelledSettings):
     of the features agree most (`graph.targets`). `neighbours`: images drawn from an anchor's
     targets. `sources`: a column (camera, artist, session) whose values each make images alike:
     their means are taken off, and the graph joins images across them, and within one only where
-    it sees things often. `oracle`: targets by the labels.
+    it sees things often. `end`: the projection that is fitted to what was trained, on all photos.
+    `oracle`: targets by the labels.
     """
 
     recipe: Literal["graph"] = "graph"
@@ -52,5 +53,6 @@ class GraphSettings(UnlabelledSettings):
     count: Rate | Literal["auto"] = "auto"
     times: Rate = 1.0
     temperature: Rate = 0.1
+    end: Literal["whitening", "neighbours", "joined", "raw"] = "joined"
 
     stages: tuple[dict[str, Any], ...] = _STAGES

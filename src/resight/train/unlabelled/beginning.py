@@ -19,6 +19,7 @@ from resight.models.closed_form import whitening
 from resight.models.embedder import CONFIG, Embedder, embedder_folder
 from resight.models.fitted import whitened
 from resight.models.moments import moments
+from resight.train.fitting.candidates import Method as FitMethod
 from resight.train.fitting.plan import plan_rows
 from resight.train.fitting.start import closed_form_start
 from resight.train.loop import LoopOptions, Watcher
@@ -64,9 +65,12 @@ def _make_start(
         embedder = steps.at_size(Embedder.load(given), settings.size)
         watcher.tell(f"weights {settings.weights}: the embedder with all that it has")
     elif settings.start == "closed-form":
-        known = _with_sources(images, settings)
+        known = with_sources(images, settings)
         plan = plan_rows(Embedder(settings.embedder()), known, unlabelled=True)
-        embedder = closed_form_start(settings, plan, run.folder, options, watcher).embedder
+        # The one that was nowhere worse than a whitening, so that nothing is lost before step 1.
+        method: FitMethod | None = "joined" if isinstance(settings, GraphSettings) else None
+        start = closed_form_start(settings, plan, run.folder, options, watcher, method)
+        embedder = start.embedder
     else:
         embedder = Embedder(settings.embedder())
         initial_weights(embedder, settings.weights, settings.partial_weights, watcher.tell)
@@ -80,7 +84,7 @@ def _make_start(
     embedder.save(folder)
 
 
-def _with_sources(images: ImageSet, settings: UnlabelledSettings) -> ImageSet:
+def with_sources(images: ImageSet, settings: UnlabelledSettings) -> ImageSet:
     """The column whose values make images alike, where one is named, in the cameras' place."""
     if not isinstance(settings, GraphSettings) or settings.sources is None:
         return images
