@@ -19,7 +19,7 @@ SHORTER = {
     r"^fit auto (.*)": rf"fit {TINY} \1 {NETWORK}",
     r"^train .*": rf"\g<0> --backbone {TINY} {NETWORK}",
     r"--minutes \d+": "--minutes 0.02",
-    r"(--recipe insclr) --minutes \S+": r"\1 --epochs 1 --set stages=[{}] --set steps=2",
+    r"(train loose) --minutes \S+": r"\1 --epochs 1 --set stages=[{}] --set steps=2",
     r"--steps \d+": "--steps 2",
     r"--set ids=16": "--set ids=4",
     r"^(?:evaluate|index) .*": r"\g<0> --workers 0",

@@ -61,11 +61,11 @@ def train_embedder(
     """Train an embedder, as `resight train` does, into the new run folder `out`.
 
     images: a set, or what `load_images` reads. recipe: "auto" (default: settings for these images
-    and this machine), "ctl", "smooth_ap" or "insclr" (no labels). minutes: about how long it may
-    take, in place of epochs. config: a YAML file of settings, or a name of `resight recipes`.
-    settings: single settings by their dotted names; values: those that are options of the verb
-    (backbone, weights, size, start, loss, epochs, steps, seed). tell: gets a line for each decision
-    and each validation.
+    and this machine), "ctl", "smooth_ap", without labels "graph" or "insclr". minutes: about how
+    long it may take, in place of epochs. config: a YAML file of settings, or a name of `resight
+    recipes`. settings: single settings by their dotted names; values: those that are options of the
+    verb (backbone, weights, size, start, loss, epochs, steps, sources, seed). tell: gets a line for
+    each decision and each validation.
 
     Raises UserError: images or settings that don't do, weights that can't be had, `out` in use.
 
