@@ -108,6 +108,8 @@ WORDS = {
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
     "--resume": "Run folder to go on with, where it stopped.",
+    "--runtime": "What runs the network: torch, onnx, or auto, which is onnx on a CPU where that "
+    "pays.",
     "--scales": "Sum over image scales, e.g. 1,0.707,0.5.",
     "--seed": "Seed of everything random.",
     "--seeds": "Seeds, e.g. 0,1,2.",
@@ -144,6 +146,10 @@ WANTED = {
         v for v in READERS if v not in ("sweep", "evaluate", "gallery calibrate")
     ),
     "--device": NETWORKS,
+    "--runtime": (  # where images are embedded for use; training and measuring are torch's
+        *("embed", "index", "search", "serve", "gallery add", "gallery calibrate"),
+        "gallery reembed",
+    ),
     "--json": tuple(
         v for v in THINGS if v not in ("demo", "recipes show", "serve")
     ),  # what prints results

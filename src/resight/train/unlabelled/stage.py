@@ -105,6 +105,7 @@ def _made(stage: Stage, embedder: Embedder) -> Ground:
         stage.images,
         stage.folder / "features",
         options=embed,
+        runtime="torch",
         progress=stage.bar("embedding"),
     )
     if stage.number == 1 and stage.settings.whiten is None:  # else they were told before
