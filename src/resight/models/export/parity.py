@@ -37,11 +37,16 @@ def by_graph(
 ) -> NDArray[np.float32]:
     """The same by a graph of this form."""
     name = session.get_inputs()[0].name
-    found = [
-        session.run(None, {name: one[None] if form.raw else _tensor(embedder, one).numpy()})[0]
-        for one in pictures
-    ]
+    found = [session.run(None, {name: as_input(embedder, form, x[None])})[0] for x in pictures]
     return np.concatenate(found)
+
+
+def as_input(embedder: Embedder, form: Form, pictures: NDArray[np.uint8]) -> NDArray[Any]:
+    """Pictures (N, H, W, 3) as a graph of this form takes them."""
+    if form.raw:
+        return pictures
+    normalised: NDArray[Any] = torch.cat([_tensor(embedder, one) for one in pictures]).numpy()
+    return normalised
 
 
 def differences(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, float]:
@@ -66,12 +71,16 @@ def drawn_pictures(size: tuple[int, int], count: int = 4, seed: int = 0) -> Pict
     return made
 
 
+def other_size(size: tuple[int, int]) -> tuple[int, int]:
+    """A size to see whether a graph for any size is one; of whole patches where `size` is."""
+    return size[0] + 32, size[1] + 64
+
+
 def rates(embedder: Embedder, session: InferenceSession, form: Form) -> dict[str, float]:
     """Seconds an image takes by either on this machine now: the better of two tries each."""
     pictures = np.stack(drawn_pictures(embedder.preprocess.size, 8))
     tensors = torch.cat([_tensor(embedder, one) for one in pictures])
-    name = session.get_inputs()[0].name
-    given: Any = pictures if form.raw else tensors.numpy()
+    name, given = session.get_inputs()[0].name, as_input(embedder, form, pictures)
     tries: dict[str, list[float]] = {"torch": [], "onnx": []}
     for _ in range(2):
         begin = time.perf_counter()

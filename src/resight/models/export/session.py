@@ -46,7 +46,7 @@ def start(graph: bytes | Path, count: int | None = None) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads() if count is None else count
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     # Threads that wait for work don't spin: the cores are wanted for the next pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     given = graph if isinstance(graph, bytes) else str(graph)
