@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: exact repetition, and no contention
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Graphs are made where they are tested: for each small network of a test that would take long.
+os.environ.setdefault("RESIGHT_RUNTIME", "torch")
 
 from pathlib import Path
 

@@ -8,7 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "faiss-cpu", "polars")
+_PACKAGES = (
+    *("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "faiss-cpu", "polars"),
+    "onnxruntime",
+)
 
 
 def versions() -> dict[str, str]:

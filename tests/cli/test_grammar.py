@@ -39,6 +39,7 @@ THINGS = {
     "gallery reembed": "GALLERY MODEL",
     "gallery calibrate": "GALLERY [IMAGES]",
     "evaluate": "[MODEL] [IMAGES]",
+    "export": "MODEL [IMAGES]",
     "compare": "BASELINE OTHERS...",
     "report": "EVALUATIONS...",
     "protocols": "[NAME]",
@@ -55,6 +56,7 @@ WORDS = {
     "--backbone": "Backbone: auto, a timm name, or resnet50_ibn_a.",
     "--baseline": "What the others are compared with, by name.",
     "--batch-size": "Images at once; found by itself.",
+    "--bound": "Difference of unit vectors that is accepted; by type.",
     "--build": "Make each network too (slow, without weights).",
     "--by": "On the page: AP by this column, not by object and camera.",
     "--columns": "Which of the file's columns are ours, e.g. object=sku,path=file.",
@@ -68,6 +70,7 @@ WORDS = {
     "--dtype": "float32 or float16.",
     "--duplicates": "Of images with the same content: skip, or keep them all.",
     "--engine": "What keeps it: by default a file; or postgresql://... or qdrant:...",
+    "--dynamic": "Take images of any height and width.",
     "--epochs": "Passes over the training images.",
     "--evaluation": "Evaluation folder of this embedder, for the card.",
     "--exclude-cameras": "Cameras whose images are no answer, e.g. c1,c2.",
@@ -93,6 +96,7 @@ WORDS = {
     "--minutes": "About how long training may take, in place of epochs.",
     "--near": "Look for near duplicates too.",
     "--new-key": "Add a key to --keys, print it once, stop: search, write or admin.",
+    "--normalise": "Normalise inside: uint8 pixels (N, H, W, 3) go in.",
     "--object": "Object by name: ",
     "--objects": "How many objects.",
     "--out": "Where to write: ",
@@ -108,6 +112,8 @@ WORDS = {
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
     "--resume": "Run folder to go on with, where it stopped.",
+    "--runtime": "What runs the network: torch, onnx, or auto, which is onnx on a CPU where that "
+    "pays.",
     "--scales": "Sum over image scales, e.g. 1,0.707,0.5.",
     "--seed": "Seed of everything random.",
     "--seeds": "Seeds, e.g. 0,1,2.",
@@ -133,7 +139,7 @@ WORDS = {
 }
 # Verbs that read an image set, and those that run a network.
 READERS = ("data check", "train", "sweep", "fit", "embed", "index", "search", "evaluate")
-READERS += ("gallery add", "gallery calibrate")
+READERS += ("gallery add", "gallery calibrate", "export")
 NETWORKS = ("train", "sweep", "fit", "embed", "index", "search", "evaluate", "serve")
 NETWORKS += ("gallery create", "gallery add", "gallery reembed", "gallery calibrate")
 WANTED = {
@@ -144,12 +150,16 @@ WANTED = {
         v for v in READERS if v not in ("sweep", "evaluate", "gallery calibrate")
     ),
     "--device": NETWORKS,
+    "--runtime": (  # where images are embedded for use; training and measuring are torch's
+        *("embed", "index", "search", "serve", "gallery add", "gallery calibrate"),
+        "gallery reembed",
+    ),
     "--json": tuple(
         v for v in THINGS if v not in ("demo", "recipes show", "serve")
     ),  # what prints results
     "--out": (  # what makes something; the others answer on the screen
         *("demo-data", "demo", "train", "sweep", "fit", "embed", "index", "evaluate", "compare"),
-        *("report", "gallery create", "gallery export", "gallery import"),
+        *("report", "export", "gallery create", "gallery export", "gallery import"),
     ),
 }
 

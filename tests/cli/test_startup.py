@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,19 @@ NEVER = ("torch._dynamo", "torch._inductor", "sympy", "tensorboard", "accelerate
 NO_NETWORK = (*NEVER, "torchvision", "timm")
 NO_TORCH = (*NO_NETWORK, "torch")
 JOBS: dict[str, tuple[list[str], tuple[str, ...]]] = {
-    "search": (["search", "gallery", "set/object 00/foto_ä0.png"], NEVER),
-    "embed": (["embed", "model", "set", "--out", "new", "--workers", "0"], NEVER),
-    "index features": (["index", "features", "--out", "other"], NEVER),
+    "search": (["search", "gallery", "set/object 00/foto_ä0.png"], NO_TORCH),
+    "search by torch": (
+        ["search", "gallery", "set/object 00/foto_ä0.png", "--runtime", "torch"],
+        NEVER,
+    ),
+    "embed": (["embed", "model", "set", "--out", "new"], NO_TORCH),
+    "embed by torch": (
+        ["embed", "model", "set", "--out", "other", "--workers", "0", "--runtime", "torch"],
+        NEVER,
+    ),
+    "index": (["index", "model", "set", "--out", "third"], NO_TORCH),
+    "gallery add": (["gallery", "add", "gallery", "more"], NO_TORCH),
+    "index features": (["index", "features", "--out", "fourth"], NO_TORCH),
     "fit": (["fit", "features", "--out", "fitted", "--method", "whitening"], NEVER),
     "evaluate a model": (["evaluate", "model", "set", "--workers", "0"], NEVER),
     "evaluate features": (["evaluate", "features"], NO_NETWORK),
@@ -55,9 +66,17 @@ def place(shapes: Path, embedder, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder with images, a model, and what is made of both."""
     import numpy as np
 
+    from resight.models.embedder import Embedder
+    from resight.models.export.choose import for_use
+
     folder = tmp_path_factory.mktemp("startup")
     (folder / "set").symlink_to(shapes)
     embedder.save(folder / "model")
+    for_use(Embedder.load(folder / "model"), "onnx")  # as a large set would make it
+    (folder / "more").mkdir()
+    shutil.copy(shapes / "object 01" / "foto_ä0.png", folder / "more")
+    with open(folder / "more" / "foto_ä0.png", "ab") as file:
+        file.write(b"another content")
     words = [str(folder / "model"), str(shapes), "--workers", "0"]
     features, vectors = str(folder / "features"), folder / "f.npy"
     assert resight("embed", *words, "--out", features) == 0
@@ -74,7 +93,8 @@ def test_nothing_needless_is_imported(name: str, place: Path) -> None:
     words, without = JOBS[name]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *words],
-        cwd=place, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=place, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RESIGHT_RUNTIME": "auto"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     modules = json.loads(done.stdout.splitlines()[-1])

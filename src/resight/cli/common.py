@@ -93,9 +93,7 @@ def without_labels(images: ImageSet) -> ImageSet:
 
 def take_device(device: str | None) -> None:
     """What --device says holds for all that follows. Raises UserError when it can't be used."""
-    if device is None and "resight.models.embedder" not in sys.modules:
-        return  # nothing was said before, and maybe no network is needed
-    from resight.models.embedder import default_device
+    from resight.models.devices import default_device
 
     default_device(device)
 

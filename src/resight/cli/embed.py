@@ -23,6 +23,7 @@ def embed(
         int | None, typer.Option(min=1, help="Images at once; found by itself.")
     ] = None,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     columns: options.Columns = None,
     layout: options.Layout = None,
@@ -57,14 +58,23 @@ def embed(
     from resight.features.collapsed import NOTE, collapsed
     from resight.features.compute import EmbedOptions
     from resight.features.write import embed_images
-    from resight.models.open import open_embedder
+    from resight.models.export.choose import open_for_use
 
     if dtype not in ("float32", "float16"):
         raise UserError(f"--dtype {dtype}: choose float32 or float16")
     how = EmbedOptions(batch_size, flip, parse_scales(scales or "1"), workers, strict)
     take_device(device)
     image_set = read_set(images, columns, layout, unlabelled)
-    embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
+    embedder = open_for_use(
+        model,
+        weights=weights,
+        size=parse_size(size),
+        runtime=runtime,
+        images=len(image_set),
+        flip=how.flip,
+        scales=how.scales,
+        tell=note,
+    )
     with progress_bar("embedding", len(image_set)) as advance:
         features = embed_images(
             embedder,
@@ -72,6 +82,7 @@ def embed(
             out,
             dtype=dtype,  # type: ignore[arg-type]
             options=how,
+            runtime=runtime,
             progress=advance,
             tell=note,
             force=force,
@@ -81,7 +92,8 @@ def embed(
     if json_:
         rows, width = features.shape
         content = {"features": str(out), "images": rows, "dimensions": width}
-        content |= {"dtype": str(features.dtype), "collapsed": bool(alike)}
+        content |= {"dtype": str(features.dtype), "runtime": features.info["key"]["runtime"]}
+        content |= {"collapsed": bool(alike)}
         print_json(content | {"skipped": features.info.get("skipped", [])})
         return
     note(f"{len(features):,} x {features.shape[1]} {features.dtype}")

@@ -85,6 +85,7 @@ def add(
     layout: options.Layout = None,
     unlabelled: options.Unlabelled = False,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     strict: options.Strict = False,
     json_: options.Json = False,
@@ -104,7 +105,7 @@ def add(
     from resight.search.gallery import Gallery
 
     take_device(device)
-    with Gallery.open(gallery, tell=_tell) as opened:
+    with Gallery.open(gallery, tell=_tell, runtime=runtime) as opened:
         source = _source(images, columns, layout, unlabelled, object_, all_rows)
         added = _add(*(opened, source, duplicates, sync, again, workers, strict), bar=progress_bar)
         report_added(added, json_, str(gallery), len(opened), opened.level)

@@ -34,6 +34,7 @@ def calibrate(
     layout: options.Layout = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     json_: options.Json = False,
     plot: options.Plot = None,
@@ -55,7 +56,7 @@ def calibrate(
     from resight.search.gallery import Gallery
 
     take_device(device)
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, tell=note, runtime=runtime) as opened:
         asked = None
         if images is not None:
             asked = _queries(opened, read_set(images, columns, layout), workers)
@@ -88,7 +89,9 @@ def _queries(opened: Gallery, images: Any, workers: int | None) -> Any:
     from resight.search.rows import query_rows
 
     images = images.rows(query_rows(images))
-    vectors, _ = embed_rows(opened.need_embedder(), images, options=EmbedOptions(workers=workers))
+    vectors, _ = embed_rows(
+        opened.network(len(images)), images, options=EmbedOptions(workers=workers)
+    )
     good = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     objects = images.table["object"].to_list()
     return vectors[good], [objects[row] for row in good.tolist()]

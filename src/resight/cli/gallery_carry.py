@@ -112,6 +112,7 @@ def reembed(
     weights: options.Weights = None,
     size: options.Size = None,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     json_: options.Json = False,
 ) -> None:
@@ -139,9 +140,14 @@ def reembed(
     take_device(device)
     embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
     with Gallery.open(gallery) as opened, progress_bar("embedding", len(opened)) as advance:
-        how = EmbedOptions(workers=workers)
         count = embed_anew(
-            opened, embedder, drop_missing=drop_missing, options=how, progress=advance
+            opened,
+            embedder,
+            runtime=runtime,
+            drop_missing=drop_missing,
+            options=EmbedOptions(workers=workers),
+            progress=advance,
+            tell=note,
         )
         images = opened.engine.counts()[0]
     if json_:

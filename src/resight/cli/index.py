@@ -28,6 +28,7 @@ def index(
     flip: options.Flip = False,
     scales: options.Scales = None,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     columns: options.Columns = None,
     layout: options.Layout = None,
@@ -62,8 +63,7 @@ def index(
     from resight.features.store import Features, is_features
     from resight.features.write import require_made_by
     from resight.files import check_folder
-    from resight.models.embedder import Embedder
-    from resight.models.open import open_embedder
+    from resight.models.export.choose import open_for_use
     from resight.search.gallery import LEVELS, RECORD, Gallery
     from resight.search.rows import gallery_rows
 
@@ -80,9 +80,11 @@ def index(
         features = Features.load(model, check=True)
         if not all_rows:
             features = features.rows(gallery_rows(features.images))
-        embedder = Embedder.load(model)
+        embedder = open_for_use(model, runtime=runtime, tell=note)
         require_made_by(features, embedder, "the gallery's")
-        gallery = Gallery.create(out, embedder, level, index=kind, force=force, tell=note)
+        gallery = Gallery.create(
+            out, embedder, level, index=kind, runtime=runtime, force=force, tell=note
+        )
         _fill(gallery, features, duplicates, how)
     else:
         if images is None:
@@ -90,8 +92,12 @@ def index(
         image_set = read_set(images, columns, layout, unlabelled)
         if not all_rows:
             image_set = image_set.rows(gallery_rows(image_set))
-        embedder = open_embedder(model, weights=weights, size=parse_size(size), tell=note)
-        gallery = Gallery.create(out, embedder, level, index=kind, force=force, tell=note)
+        embedder = open_for_use(
+            model, weights=weights, size=parse_size(size), runtime=runtime, tell=note
+        )
+        gallery = Gallery.create(
+            out, embedder, level, index=kind, runtime=runtime, force=force, tell=note
+        )
         _fill(gallery, image_set, duplicates, how)
     with gallery:
         added = gallery.added

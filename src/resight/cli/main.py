@@ -14,6 +14,7 @@ from resight.cli import (
     demo,
     embed,
     evaluate,
+    export,
     fit,
     gallery,
     index,
@@ -74,6 +75,7 @@ app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("push")(push.push)
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
 
 

@@ -113,6 +113,12 @@ Scales = Annotated[str | None, typer.Option(help="Sum over image scales, e.g. 1,
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default a GPU where there is one.")
 ]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the network: torch, onnx, or auto, which is onnx on a CPU where that pays."
+    ),
+]
 
 Protocols = Annotated[
     list[str] | None,

@@ -45,6 +45,7 @@ def search(
     layout: options.Layout = None,
     unlabelled: options.Unlabelled = False,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     workers: options.Workers = None,
     json_: options.Json = False,
     strict: options.Strict = False,
@@ -71,7 +72,7 @@ def search(
 
     take_device(device)
     box = parse_region(region)
-    with Gallery.open(gallery, tell=note) as opened:
+    with Gallery.open(gallery, tell=note, runtime=runtime) as opened:
         queries = load_queries(images, limit, parse_columns(columns), layout, unlabelled)
         answers = ask(
             opened,

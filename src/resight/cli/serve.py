@@ -29,6 +29,7 @@ def serve(
         int, typer.Option(min=1, max=64, help="Server processes that share the gallery.")
     ] = 1,
     device: options.Device = None,
+    runtime: options.Runtime = None,
     set_: options.Set = None,
 ) -> None:
     """Serve a gallery: search, add, move and remove over HTTP, and a page for it all.
@@ -59,6 +60,7 @@ def serve(
     from resight.settings import apply_pairs, build
 
     told = {"host": host, "port": port, "keys": keys, "processes": processes, "device": device}
+    told |= {"runtime": runtime}
     settings = build(Settings, apply_pairs(dict(told), set_ or []), "--set")
 
     from resight.search.gallery import Gallery

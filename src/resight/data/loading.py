@@ -5,25 +5,23 @@ A bad image never ends a job. It comes back as a BadImage in the batch and is le
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from resight import lightly
 from resight.data.decode import BadImage, decode
 from resight.data.imageset import ImageSet
+from resight.data.pixels import Aside, cores
+from resight.data.pixels import strict_stop as strict_stop
 from resight.data.transforms import Augment, Preprocess
-from resight.errors import UserError
 
 _AHEAD = 2**28  # bytes that a worker may hold ready
 Draw = tuple[int, int]  # a row, and the seed of its augmentation
-Aside = Callable[[str, Image.Image], Any]  # what else is wanted of a file and its picture
 Sample = tuple[int, "torch.Tensor | BadImage", Any]
 
 
@@ -130,10 +128,4 @@ def _ahead(pictures: Pictures, batches: Sequence[Sequence[Draw]]) -> int:
 
 def default_workers() -> int:
     """One process a core beyond the first, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(0, min(16, (cores or 1) - 1))
-
-
-def strict_stop(bad: BadImage) -> UserError:
-    """The error of `--strict` for a bad image."""
-    return UserError(f"{bad.path}: {bad.reason} (--strict stops at the first bad image)")
+    return max(0, min(16, cores() - 1))

@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
-from resight.data.loading import Aside, Pictures, loader, strict_stop
+from resight.data.pixels import Aside, Pixels, strict_stop
 from resight.features.options import PLAIN
 from resight.features.options import EmbedOptions as EmbedOptions
-from resight.models.embedder import Embedder
+from resight.models.export.session import OnnxEmbedder
+
+if TYPE_CHECKING:
+    from resight.models.embedder import Embedder
+    from resight.models.export.choose import Network
 
 Progress = Callable[[int, int], None]
+# Rows, their vectors, rows that can't be read, and what stands aside, by row.
+_Answer = tuple[NDArray[Any], NDArray[np.float32], list[tuple[int, BadImage]], dict[int, Any]]
 
 
 @dataclass
@@ -36,7 +41,7 @@ class Block:
 
 
 def embed_blocks(
-    embedder: Embedder,
+    embedder: Network,
     images: ImageSet,
     block_rows: int,
     *,
@@ -46,7 +51,8 @@ def embed_blocks(
 ) -> Iterator[Block]:
     """Yield the blocks of `block_rows` rows with the numbers `blocks` (all, by default).
 
-    `aside`: see `Pictures`.
+    `embedder`: what embeds them, torch's or a graph made for these options (`export.choose`).
+    `aside`: called with the path and the decoded picture; what it returns comes along.
 
     Raises UserError at the first bad image when `options.strict`.
     """
@@ -55,31 +61,29 @@ def embed_blocks(
     size = options.batch_size or find_batch_size(embedder, options)
     if embedder.preprocess.resize == "fit":
         size = 1  # images of different shapes can't be stacked
-    batches: list[list[tuple[int, int]]] = []
+    batches: list[range] = []
     ends: list[tuple[int, int, int]] = []  # start row, end row, batches up to here
     for number in numbers:
         start, end = number * block_rows, min((number + 1) * block_rows, total)
         for at in range(start, end, size):
-            batches.append([(row, 0) for row in range(at, min(at + size, end))])
+            batches.append(range(at, min(at + size, end)))
         ends.append((start, end, len(batches)))
-    pictures = Pictures(images, embedder.preprocess, aside=aside)
-    stream = iter(loader(pictures, batches, options.workers))
+    stream = (
+        _by_graph(embedder, images, batches, options, aside)
+        if isinstance(embedder, OnnxEmbedder)
+        else _by_torch(embedder, images, batches, options, aside)
+    )
     done = 0
     for start, end, upto in ends:
         block = Block(start, np.full((end - start, embedder.dim), np.nan, np.float32))
         for _ in range(upto - done):
-            batch = next(stream)
-            block.bad += batch.bad
-            block.aside |= batch.aside
-            if len(batch.rows):
-                tensor = embedder.embed_tensor(
-                    batch.images, flip=options.flip, scales=options.scales
-                )
-                vectors, rows = tensor.cpu().numpy(), batch.rows.numpy()
-                for row in rows[~np.isfinite(vectors).all(axis=1)].tolist():
-                    path = images.full_paths()[row]
-                    block.bad.append((row, BadImage(path, "its embedding is not finite")))
-                block.vectors[rows - start] = vectors
+            rows, vectors, bad, beside = next(stream)
+            block.bad += bad
+            block.aside |= beside
+            for row in rows[~np.isfinite(vectors).all(axis=1)].tolist():
+                path = images.full_paths()[row]
+                block.bad.append((row, BadImage(path, "its embedding is not finite")))
+            block.vectors[rows - start] = vectors
             if options.strict and block.bad:
                 raise strict_stop(block.bad[0][1])
         block.bad.sort(key=lambda entry: entry[0])
@@ -88,8 +92,44 @@ def embed_blocks(
         yield block
 
 
-def embed_rows(
+def _by_torch(
     embedder: Embedder,
+    images: ImageSet,
+    batches: Sequence[range],
+    options: EmbedOptions,
+    aside: Aside | None,
+) -> Iterator[_Answer]:
+    """Batch by batch, read ahead by a DataLoader's processes."""
+    from resight.data.loading import Pictures, loader
+
+    pictures = Pictures(images, embedder.preprocess, aside=aside)
+    draws = [[(row, 0) for row in rows] for rows in batches]
+    for batch in loader(pictures, draws, options.workers):
+        vectors = np.empty((0, embedder.dim), np.float32)
+        if len(batch.rows):
+            tensor = embedder.embed_tensor(batch.images, flip=options.flip, scales=options.scales)
+            vectors = tensor.cpu().numpy()
+        yield batch.rows.numpy(), vectors, batch.bad, batch.aside
+
+
+def _by_graph(
+    embedder: OnnxEmbedder,
+    images: ImageSet,
+    batches: Sequence[range],
+    options: EmbedOptions,
+    aside: Aside | None,
+) -> Iterator[_Answer]:
+    """The same, read ahead by threads."""
+    pixels = Pixels(images, embedder.preprocess, aside)
+    for batch in pixels.batches(batches, options.workers):
+        vectors = np.empty((0, embedder.dim), np.float32)
+        if len(batch.rows):
+            vectors = embedder.embed_pixels(batch.images)
+        yield batch.rows, vectors, batch.bad, batch.aside
+
+
+def embed_rows(
+    embedder: Network,
     images: ImageSet,
     *,
     options: EmbedOptions = PLAIN,
@@ -105,7 +145,7 @@ def embed_rows(
     return vectors, bad
 
 
-def find_batch_size(embedder: Embedder, options: EmbedOptions = PLAIN) -> int:
+def find_batch_size(embedder: Network, options: EmbedOptions = PLAIN) -> int:
     """How many images to embed at once.
 
     On a GPU the smallest power of two beyond which a batch is hardly faster an image, or won't
@@ -115,10 +155,12 @@ def find_batch_size(embedder: Embedder, options: EmbedOptions = PLAIN) -> int:
     """
     if embedder.preprocess.resize == "fit":
         return 1
-    if embedder.device.type != "cuda":
+    if isinstance(embedder, OnnxEmbedder) or embedder.device.type != "cuda":
         height, width = embedder.preprocess.size
         fitting = max(1, 32 * 224 * 224 // (height * width))
         return min(64, 1 << (fitting.bit_length() - 1))
+    import torch
+
     best, best_rate, size = 1, 0.0, 8
     while size <= 1024:
         try:
@@ -134,6 +176,8 @@ def find_batch_size(embedder: Embedder, options: EmbedOptions = PLAIN) -> int:
 
 def _rate(embedder: Embedder, size: int, options: EmbedOptions) -> float:
     """Images a second at a batch of `size`: the better of two tries after one to warm up."""
+    import torch
+
     images = torch.zeros(size, 3, *embedder.preprocess.size)
     times = []
     for _ in range(3):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -36,19 +36,24 @@ from resight.features.store import (
     shard_sums,
 )
 from resight.files import atomic_open, fresh_folder, write_json
-from resight.models.embedder import CONFIG, Embedder
+from resight.models.export.choose import carry, for_use
+from resight.models.folders import CONFIG
+
+if TYPE_CHECKING:
+    from resight.models.export.choose import Network
 
 SHARD_BYTES = 32 * 2**20
 SHARD_ROWS = 4096
 
 
 def embed_images(
-    embedder: Embedder,
+    embedder: Network,
     images: ImageSet,
     out: str | Path | None = None,
     *,
     dtype: Literal["float32", "float16"] = "float32",
     options: EmbedOptions | None = None,
+    runtime: str | None = None,
     progress: Progress = lambda done, total: None,
     tell: Callable[[str], None] = lambda line: None,
     force: bool = False,
@@ -59,14 +64,20 @@ def embed_images(
     call that was interrupted goes on where it stopped when made again. Shards that are damaged
     are then made anew, which `tell` is told.
 
+    runtime: "torch", "onnx" (ONNX Runtime, on the CPU) or "auto" (default: onnx on a CPU, where
+    its graph is there or there are enough images for making it to pay). Features of the two agree
+    to 1e-4 (of unit length) and may be mixed; a call goes on with the one it began with.
+
     Raises UserError: `out` holds something else or features of other images, another embedder
     or other options; no image could be used; with `options.strict`, the first bad image.
     """
     options = options or EmbedOptions()
     if out is None:
-        vectors, bad = embed_rows(embedder, images, options=options, progress=progress)
+        network = _network(embedder, runtime, options, len(images), tell)
+        vectors, bad = embed_rows(network, images, options=options, progress=progress)
         valid = np.asarray(np.isfinite(vectors).all(axis=1))
-        info = {"skipped": [{"path": error.path, "reason": error.reason} for error in bad]}
+        info: dict[str, Any] = {"runtime": network.runtime}
+        info["skipped"] = [{"path": error.path, "reason": error.reason} for error in bad]
         found = Features(images, (vectors.astype(dtype, copy=False),), valid, info)
         return _usable(found, images.source)
     out = Path(out)
@@ -78,7 +89,9 @@ def embed_images(
         "scales": list(options.scales),
     }
     size = options.batch_size or find_batch_size(embedder, options)
-    record = _begin(out, key, embedder, images, force, size)
+    begun = None if force else _begun(out)
+    network = _network(embedder, begun or runtime, options, len(images), tell, begun is not None)
+    record = _begin(out, key | {"runtime": network.runtime}, embedder, images, force, size)
     if options.batch_size is None:
         options = replace(options, batch_size=record["batch_size"])  # as before an interruption
     todo = list(_todo(out, record, len(images), tell))
@@ -87,7 +100,7 @@ def embed_images(
     )
     progress(done, len(images))
     blocks = (
-        embed_blocks(embedder, images, record["shard_rows"], blocks=todo, options=options)
+        embed_blocks(network, images, record["shard_rows"], blocks=todo, options=options)
         if todo
         else iter(())
     )
@@ -106,12 +119,38 @@ def embed_images(
         raise
 
 
+def _network(
+    embedder: Network,
+    runtime: str | None,
+    options: EmbedOptions,
+    images: int,
+    tell: Callable[[str], None],
+    again: bool = False,
+) -> Network:
+    """What embeds. `again`: as a call did that this one goes on with, if that can be."""
+    how: dict[str, Any] = {"flip": options.flip, "scales": options.scales, "tell": tell}
+    try:
+        return for_use(embedder, runtime, images=images, **how)
+    except UserError as error:
+        if not again:
+            raise
+        tell(f"begun by {runtime}, goes on by torch: {error}")
+        return for_use(embedder, "torch", images=images, **how)
+
+
+def _begun(out: Path) -> str | None:
+    """What an interrupted call embedded with; None where there is none."""
+    if not (out / RECORD).is_file():
+        return None
+    return str(read_record(out)["key"].get("runtime", "torch"))
+
+
 def write_features(
     out: str | Path,
     images: ImageSet,
     blocks: Iterable[NDArray[np.float32]],
     key: dict[str, Any],
-    embedder: Embedder | None,
+    embedder: Network | None,
     *,
     force: bool = False,
 ) -> Features:
@@ -152,7 +191,7 @@ def write_features(
     return Features.load(out)
 
 
-def require_made_by(features: Features, embedder: Embedder, whose: str) -> None:
+def require_made_by(features: Features, embedder: Network, whose: str) -> None:
     """Raise UserError when stored features were made by another embedder than this one."""
     made = features.info.get("key", {}).get("embedder")
     if made is not None and made != embedder.fingerprint():
@@ -165,7 +204,7 @@ def require_made_by(features: Features, embedder: Embedder, whose: str) -> None:
 def _begin(
     out: Path,
     key: dict[str, Any],
-    embedder: Embedder,
+    embedder: Network,
     images: ImageSet,
     force: bool,
     batch_size: int,
@@ -173,7 +212,9 @@ def _begin(
     """The record of a new folder, or that of an interrupted call with the same key."""
     if (out / RECORD).is_file() and not force:
         record = read_record(out)
-        other = [name for name in key if record["key"].get(name) != key[name]]
+        # By which of the two it was embedded matters to no one who goes on with it.
+        asked = [name for name in key if name != "runtime"]
+        other = [name for name in asked if record["key"].get(name) != key[name]]
         if other:
             raise UserError(
                 f"{out}: holds features made with other {', '.join(other)}; "
@@ -201,6 +242,7 @@ def _begin(
         _record_sum(out, record, IMAGES, file_sum(out / IMAGES))
     if not (out / EMBEDDER / CONFIG).is_file():
         embedder.save(out / EMBEDDER)
+        carry(embedder, out / EMBEDDER)
     return record
 
 

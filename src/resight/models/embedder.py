@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -26,55 +23,19 @@ from resight.errors import UserError
 from resight.files import atomic_path, read_json, write_json, write_text
 from resight.models.backbones import create_backbone, has_map
 from resight.models.card import card
+from resight.models.config import EmbedderConfig as EmbedderConfig
 from resight.models.depths import Maps, depths_of, parts_of
+from resight.models.devices import default_device as default_device
+from resight.models.devices import pick_device as pick_device
+from resight.models.folders import CARD as CARD
+from resight.models.folders import CONFIG as CONFIG
+from resight.models.folders import WEIGHTS as WEIGHTS
+from resight.models.folders import embedder_folder as embedder_folder
 from resight.models.heads import BNNeck, Whitening
-from resight.models.hub import fetch, is_hub_name
 from resight.models.iresnet import IResNet
 from resight.models.lora import plain_state
 from resight.models.pooling import AveragePool, GeM
 from resight.settings import build
-
-CONFIG, WEIGHTS, CARD = "embedder.json", "model.safetensors", "README.md"
-
-
-class EmbedderConfig(BaseModel):
-    """What an embedder is made of. `pooling` "model" is the backbone's own (transformers).
-
-    `depths`: the maps that are pooled, brought to unit length and joined (see `models.depths`);
-    none stands for the last map alone, as it is. `grids`: for each of them the cells a side that
-    it is averaged in, none for 1 in all; a depth may come several times, with several grids.
-    `whiten`: the dimensions of a projection at the very end, after the neck; None for none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: str = "resnet50"
-    last_stride: Literal[1, 2] = 1
-    depths: tuple[Annotated[int, Field(ge=0, le=255)], ...] = ()
-    grids: tuple[Annotated[int, Field(ge=1, le=7)], ...] = ()
-    pooling: Literal["auto", "average", "gem", "model"] = "auto"
-    gem_p: Annotated[float, Field(gt=0, le=100)] = 3.0
-    projection: Annotated[int, Field(ge=1, le=65536)] | None = None
-    bn_neck: bool = True
-    preprocess: Preprocess = Preprocess()
-    whiten: Annotated[int, Field(ge=1, le=65536)] | None = None
-
-    @model_validator(mode="after")
-    def _grids_fit(self) -> EmbedderConfig:
-        if self.grids and len(self.grids) != len(self.depths):
-            raise ValueError("grids: as many as depths, or none")
-        pairs = set(zip(self.depths, self.grids or (1,) * len(self.depths), strict=True))
-        if len(pairs) < len(self.depths):
-            raise ValueError("depths: the same depth and grid twice")
-        return self
-
-    def written(self) -> str:
-        """JSON, as it is stored and hashed; what is not in use is not spoken of.
-
-        So files and fingerprints are those of the time before there was any of it.
-        """
-        unused = {"depths": (), "grids": (), "whiten": None}
-        return self.model_dump_json(exclude={k for k, v in unused.items() if getattr(self, k) == v})
 
 
 class Embedder(nn.Module):
@@ -91,6 +52,8 @@ class Embedder(nn.Module):
     unit length (object centroids are means of un-normalised embeddings). Without neck and
     whitening the two are the same. `features_dim` is D, `dim` is E.
     """
+
+    runtime: Literal["torch"] = "torch"
 
     def __init__(self, config: EmbedderConfig):
         super().__init__()
@@ -125,6 +88,7 @@ class Embedder(nn.Module):
         self.neck = BNNeck(width) if config.bn_neck else nn.Identity()
         self.whitening = Whitening(width, config.whiten) if config.whiten else nn.Identity()
         self.info: dict[str, Any] = {}
+        self.folder: Path | None = None  # that it was read from
         self.fixed: set[str] = set()  # names of parts that stay in eval mode (see tuning.py)
         if mapped:  # convolutions run up to twice as fast with the channels last
             self.to(memory_format=torch.channels_last)
@@ -258,6 +222,7 @@ class Embedder(nn.Module):
         info = self.info if info is None else info
         state = {key: value.contiguous().cpu() for key, value in plain_state(self).items()}
         content = {"format": 1, "config": json.loads(self.config.written()), "info": info}
+        content["fingerprint"] = self.fingerprint()
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(state, temporary)
             total = file_sum(temporary)
@@ -296,60 +261,8 @@ class Embedder(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder / WEIGHTS}: damaged or of another model ({reason})") from None
-        model.info = content.get("info", {})
+        model.info, model.folder = content.get("info", {}), folder
         return model.to(pick_device(device)).eval()
-
-
-def embedder_folder(model: str | Path) -> Path | None:
-    """The folder of a saved embedder that `model` names: itself, or that in a run, a features
-    folder or a gallery (whose gallery.json says which, as it can be given another).
-
-    What "hub:OWNER/NAME" names is fetched. Raises UserError when it can't be.
-    """
-    path = fetch(str(model)) if is_hub_name(model) else Path(model)
-    inner = ["embedder"]
-    if (path / "gallery.json").is_file():
-        named = read_json(path / "gallery.json", "a gallery")
-        if isinstance(named, dict) and re.fullmatch(r"embedder(-\d+)?", str(named.get("embedder"))):
-            inner.insert(0, named["embedder"])
-    for folder in (path, *(path / name for name in inner)):
-        if (folder / CONFIG).is_file():
-            return folder
-    return None
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, here or by `default_device`; else a GPU, if there is one."""
-    device = device if device is not None else _default[0]
-    if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-_default: list[str | None] = [None]
-
-
-def default_device(device: str | None) -> None:
-    """From now on `pick_device` answers this, and training is done there; None: as before.
-
-    Raises UserError when there is no such device.
-    """
-    if device is not None:
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            first = (str(error).strip().splitlines() or [""])[0].split(". ")[0][:120]
-            raise UserError(f"--device {device}: can't be used ({first}); cpu always can") from None
-    _default[0] = device
-    # accelerate, with which we train, is told in its own way.
-    told = {"ACCELERATE_TORCH_DEVICE": device}
-    told["ACCELERATE_USE_CPU"] = "true" if device == "cpu" else None
-    for name, value in told.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
 
 
 def _rescale(images: torch.Tensor, scale: float) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,7 +21,21 @@ def grid_average(x: torch.Tensor, n: int) -> torch.Tensor:
     Where objects are aligned (marks, signs, letters, crops) it says where on the object something
     is. A map with fewer than n cells a side repeats them.
     """
+    if torch.onnx.is_in_onnx_export():  # which has cells of one size only
+        down, across = (_cells(x.shape[axis], n).to(x.dtype) for axis in (2, 3))
+        return (down @ x @ across.T).flatten(1)
     return nn.functional.adaptive_avg_pool2d(x, n).flatten(1)
+
+
+def _cells(size: Any, n: int) -> torch.Tensor:
+    """(n, size): each cell's average over a line, as torch cuts it: cell i is ⌊i s / n⌋ to
+    ⌈(i + 1) s / n⌉."""
+    length, cell = torch.as_tensor(size), torch.arange(n)[:, None]
+    at = torch.arange(length)[None]  # type: ignore[call-overload]  # a trace counts with it
+    first, end = (cell * length) // n, ((cell + 1) * length + n - 1) // n
+    inside = ((at >= first) & (at < end)).float()
+    out: torch.Tensor = inside / inside.sum(1, keepdim=True)
+    return out
 
 
 class GeM(nn.Module):

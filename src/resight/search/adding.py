@@ -30,7 +30,7 @@ from resight.search.incoming import full_path, relabel, root_for, rows_of, told_
 if TYPE_CHECKING:
     from resight.features.options import EmbedOptions
     from resight.features.store import Features
-    from resight.models.embedder import Embedder
+    from resight.models.export.choose import Network
 
 BLOCK = 256
 Progress = Callable[[int, int], None]
@@ -298,7 +298,7 @@ class Adding:
 def add_images(
     engine: Engine,
     source: ImageSet | Features,
-    embedder: Callable[[], Embedder | None],
+    embedder: Callable[[int], Network | None],
     *,
     duplicates: str = "skip",
     again: bool = False,
@@ -308,8 +308,8 @@ def add_images(
 ) -> Added:
     """Bring a gallery up to date with a source.
 
-    `embedder`: gives it, asked for only where something is to be embedded. `sync`: the folder that
-    what is gone is gone from.
+    `embedder`: gives what embeds so many images, asked for only where there are any. `sync`: the
+    folder that what is gone is gone from.
 
     Raises UserError: nothing to embed with; vectors of another length; `options.strict` and a bad
     image.
@@ -319,7 +319,7 @@ def add_images(
     todo = adding.todo()
     strict = options is not None and options.strict
     if todo and isinstance(source, ImageSet):
-        network = embedder()
+        network = embedder(len(todo))
         if network is None:
             raise UserError("this gallery has no embedder: it takes features and vectors only")
         blocks = _embedded(network, images, todo, options)
@@ -362,7 +362,7 @@ _Block = tuple[Sequence[_Todo], Any, Sequence[Seen | None], dict[int, str]]
 
 
 def _embedded(
-    embedder: Embedder, images: ImageSet, todo: list[_Todo], options: EmbedOptions | None
+    embedder: Network, images: ImageSet, todo: list[_Todo], options: EmbedOptions | None
 ) -> Iterator[_Block]:
     from resight.features.compute import EmbedOptions, embed_blocks
 

@@ -94,11 +94,11 @@ def ask(
 
     Raises UserError when not one of the queries can be read.
     """
-    from resight.data.loading import strict_stop
+    from resight.data.pixels import strict_stop
     from resight.features.compute import EmbedOptions, embed_rows
 
     vectors, bad = embed_rows(
-        gallery.need_embedder(), images, options=EmbedOptions(batch_size=16, workers=workers)
+        gallery.network(len(images)), images, options=EmbedOptions(batch_size=16, workers=workers)
     )
     for error in bad:
         if strict or len(images) == 1:

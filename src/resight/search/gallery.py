@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from resight.features.options import EmbedOptions
     from resight.features.store import Features
     from resight.models.embedder import Embedder
+    from resight.models.export.choose import Network
 
     Photo = str | Path | bytes | Image.Image
 
@@ -52,16 +53,18 @@ class Gallery:
     what a search takes when nothing else is said.
 
     `Gallery(embedder)` lives in memory until `save`; `create` and `open` are of one on disk,
-    where every change is durable when the call returns.
+    where every change is durable when the call returns. `runtime`: what embeds, "torch", "onnx" or
+    "auto" (see `models.export.choose`).
     """
 
     def __init__(
         self,
-        embedder: Embedder | None = None,
+        embedder: Network | None = None,
         level: str = "image",
         *,
         engine: Engine | None = None,
         folder: Path | None = None,
+        runtime: str | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ):
         _check_level(level)
@@ -69,7 +72,9 @@ class Gallery:
 
         self.folder = folder
         self.engine: Engine = engine if engine is not None else SqliteEngine(None)
-        self._embedder = embedder
+        self._embedder = embedder if embedder is None or embedder.runtime == "torch" else None
+        self._network = embedder if self._embedder is None else None
+        self.runtime, self._tell = runtime, tell
         self.device: str | None = None
         if "uuid" not in self.engine.meta():
             made = embedder.fingerprint() if embedder is not None else None
@@ -85,11 +90,12 @@ class Gallery:
     def create(
         cls,
         path: str | Path,
-        embedder: Embedder | None = None,
+        embedder: Network | None = None,
         level: str = "image",
         *,
         engine: str | None = None,
         index: str = "auto",
+        runtime: str | None = None,
         force: bool = False,
         tell: Callable[[str], None] = lambda line: None,
     ) -> Gallery:
@@ -98,7 +104,7 @@ class Gallery:
         `path`: a folder. `engine`: what keeps it, by default a file in the folder; else
         postgresql://... or qdrant:... (see `engines.opening`): then the folder holds the embedder,
         and the index that is derived. A gallery that is there already is kept as it is. `index`:
-        auto, flat, ivf or hnsw.
+        auto, flat, ivf or hnsw. `runtime`: what embeds, see the class.
 
         Raises UserError when `path` holds something else (or a gallery, unless `force`), or the
         engine has the gallery of another embedder.
@@ -114,7 +120,7 @@ class Gallery:
         fresh_folder(folder, "a gallery", mark=RECORD, force=force)
         folder.mkdir(parents=True, exist_ok=True)
         opened = opened or open_engine(str(folder / DATABASE))
-        gallery = cls(embedder, level, engine=opened, folder=folder, tell=tell)
+        gallery = cls(embedder, level, engine=opened, folder=folder, runtime=runtime, tell=tell)
         made = opened.meta().get("embedder")
         if embedder is not None and made not in (None, embedder.fingerprint()):
             gallery.close()
@@ -125,7 +131,10 @@ class Gallery:
         with opened.writing("a new gallery") as writer:
             writer.set_meta(index=index, place=str(folder) if engine is None else None)
         if embedder is not None:
+            from resight.models.export.choose import carry
+
             embedder.save(folder / EMBEDDER)
+            carry(embedder, folder / EMBEDDER)
         record = {"format": 2, "embedder": EMBEDDER} | ({"engine": engine} if engine else {})
         write_json(folder / RECORD, record)  # last: now it is one
         return gallery
@@ -136,8 +145,12 @@ class Gallery:
         path: str | Path,
         device: str | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        runtime: str | None = None,
     ) -> Gallery:
-        """Open a gallery on disk. Raises UserError when there is none, or it is damaged."""
+        """Open a gallery on disk; `runtime`: what embeds, see the class.
+
+        Raises UserError when there is none, or it is damaged.
+        """
         folder = Path(path).absolute()
         record = read_json(folder / RECORD, "a gallery (made by 'resight index')")
         if not isinstance(record, dict) or record.get("format") != 2:
@@ -146,7 +159,7 @@ class Gallery:
         if name is None and not (folder / DATABASE).is_file():
             raise UserError(f"{folder / DATABASE}: gone; index again (resight index ... --force)")
         engine = open_engine(str(name or folder / DATABASE), create=False)
-        gallery = cls(None, engine=engine, folder=folder, tell=tell)
+        gallery = cls(None, engine=engine, folder=folder, runtime=runtime, tell=tell)
         gallery.device = device
         if name is None and engine.meta().get("place") != str(folder):
             gallery._moved_here()
@@ -233,25 +246,58 @@ class Gallery:
     @property
     def embedder(self) -> Embedder | None:
         """The embedder that filled it, read when first asked for."""
-        if self._embedder is None and self.folder is not None:
-            meta = self.engine.meta()
-            place = self.folder / meta.get("embedder_folder", EMBEDDER)
-            if place.is_dir():
+        if self._embedder is None:
+            place = self._home() or (self._network.folder if self._network is not None else None)
+            if place is not None:
                 from resight.models.embedder import Embedder
 
                 found = Embedder.load(place, self.device)
-                if meta.get("embedder") not in (None, found.fingerprint()):
-                    raise UserError(
-                        f"{place}: is not the embedder that filled this gallery (fingerprints "
-                        f"differ); put that one back, or 'resight gallery reembed {self.folder} "
-                        "MODEL'"
-                    )
+                self._require_filled_by(found.fingerprint(), place)
                 self._embedder = found
         return self._embedder
 
+    def _require_filled_by(self, fingerprint: str, place: Path) -> None:
+        if self.engine.meta().get("embedder") not in (None, fingerprint):
+            raise UserError(
+                f"{place}: is not the embedder that filled this gallery (fingerprints differ); put "
+                f"that one back, or 'resight gallery reembed {self.folder} MODEL'"
+            )
+
+    def network(self, images: int | None = None) -> Network:
+        """What embeds photos for this gallery, by its `runtime`: its embedder, or the graph of it.
+
+        With a graph that was made before torch isn't loaded. `images`: how many there are, None
+        for many to come; kept for the next call.
+
+        Raises UserError when there is no embedder.
+        """
+        if self._network is None:
+            from resight.models.export.choose import for_use, saved_graph
+
+            home = self._home()
+            if home is not None and self._embedder is None:
+                self._network = saved_graph(home, self.runtime, device=self.device)
+                if self._network is not None:
+                    self._require_filled_by(self._network.fingerprint(), home)
+                    return self._network
+            own = self.need_embedder()
+            count = images if home is None else None
+            found = for_use(own, self.runtime, images=count, home=home, tell=self._tell)
+            if found is own and home is None:
+                return own  # with more images it may be another
+            self._network = found
+        return self._network
+
+    def _home(self) -> Path | None:
+        """Where the embedder lies, if this gallery is on disk and has one."""
+        if self.folder is None:
+            return None
+        place = self.folder / self.engine.meta().get("embedder_folder", EMBEDDER)
+        return place if place.is_dir() else None
+
     def forget_embedder(self) -> None:
         """Read the embedder anew when it is next asked for."""
-        self._embedder = None
+        self._embedder = self._network = None
 
     def need_embedder(self) -> Embedder:
         """The embedder. Raises UserError when there is none."""
@@ -327,7 +373,7 @@ class Gallery:
         self.added = add_images(
             self.engine,
             source,
-            lambda: self.embedder,
+            lambda count: self._network_for(count, options),
             duplicates=duplicates,
             again=again,
             sync=folder,
@@ -335,6 +381,18 @@ class Gallery:
             progress=progress,
         )
         return self
+
+    def _network_for(self, images: int, options: EmbedOptions | None) -> Network | None:
+        """What embeds so many images with these options, if anything does."""
+        if self._network is None and self._embedder is None and self._home() is None:
+            return None
+        if options is None or (not options.flip and options.scales == (1.0,)):
+            return self.network(images)
+        from resight.models.export.choose import for_use
+
+        how: dict[str, Any] = {"images": images, "home": self._home(), "tell": self._tell}
+        how |= {"flip": options.flip, "scales": options.scales}
+        return for_use(self.need_embedder(), self.runtime, **how)
 
     def compact(self) -> tuple[int, int]:
         """Give unused room back, and build the index anew; bytes of the database before, after.
@@ -427,7 +485,7 @@ class Gallery:
 
         Raises BadImage for a photo that can't be read, UserError when the gallery is empty.
         """
-        embedder = self.need_embedder()
+        embedder = self.network(1)
         if region is not None:
             from resight.data.decode import decode
 

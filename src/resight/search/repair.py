@@ -26,7 +26,7 @@ from resight.search.sums import grid_of
 
 if TYPE_CHECKING:
     from resight.features.compute import EmbedOptions
-    from resight.models.embedder import Embedder
+    from resight.models.export.choose import Network
 
 Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]
@@ -102,7 +102,7 @@ def _embed_again(gallery: Gallery, engine: SqliteEngine, ids: list[int], tell: T
     if there and gallery.folder is not None and engine.meta().get("embedder") is not None:
         from resight.features.compute import embed_rows
 
-        found, _ = embed_rows(gallery.need_embedder(), _images(gallery, there))
+        found, _ = embed_rows(gallery.network(len(there)), _images(gallery, there))
         dim = engine.meta().get("dim")
         pairs = zip(there, found, strict=True)
         vectors = {row.id: v for row, v in pairs if fault_of(v, dim) is None}
@@ -151,20 +151,24 @@ def _sqlite(gallery: Gallery) -> SqliteEngine:
 
 def reembed(
     gallery: Gallery,
-    embedder: Embedder,
+    embedder: Network,
     *,
+    runtime: str | None = None,
     drop_missing: bool = False,
     options: EmbedOptions | None = None,
     progress: Progress = lambda done, total: None,
+    tell: Tell = lambda line: None,
 ) -> int:
     """Give a gallery on disk another embedder; how many images it has embedded.
 
     Vectors are made beside those in use, which go on being searched and added to; then all is
-    switched in one transaction. An interrupted call goes on when made again.
+    switched in one transaction. An interrupted call goes on when made again. `runtime`: what
+    embeds, see `Gallery`.
 
     Raises UserError: photos that are gone or can't be read, unless `drop_missing` removes them.
     """
     from resight.features.compute import EmbedOptions, embed_blocks
+    from resight.models.export.choose import for_use
 
     engine = _sqlite(gallery)
     if gallery.folder is None:
@@ -182,13 +186,14 @@ def reembed(
     with engine.writing("a new generation") as writer:
         writer.set_meta(next=made)
     embedder.save(gallery.folder / name)
+    network = for_use(embedder, runtime, home=gallery.folder / name, tell=tell)
     count = 0
     while ids := care.without_vector(engine, new):
         rows = engine.rows(ids)
         bad: list[tuple[int, str]] = []
         total = engine.counts()[0]
         images = _images(gallery, rows)
-        for block in embed_blocks(embedder, images, 256, options=options or EmbedOptions()):
+        for block in embed_blocks(network, images, 256, options=options or EmbedOptions()):
             faults = {at: str(error) for at, error in block.bad}
             good = {}
             for at, vector in enumerate(block.vectors, block.start):

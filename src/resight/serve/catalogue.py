@@ -111,7 +111,7 @@ class Catalogue:
         engine = self.gallery.engine
         meta = engine.meta()
         images, objects = engine.counts()
-        embedder = self.gallery.need_embedder()
+        embedder = self.gallery.network()
         with self.gallery.views.lock:
             vectors = len(self.gallery)
         folder = self.gallery.folder

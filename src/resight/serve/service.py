@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from resight.data.transforms import Preprocess
+from resight.models.export.session import share_cores, threads
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
 from resight.serve.batching import Batcher, Found, Options, Pictures, Query, Vectors
@@ -63,13 +64,11 @@ class Service:
         self.ready = True
 
     def _open(self) -> None:
-        import torch
-
-        from resight.serve.settings import _cores
-
-        if self.settings.processes > 1:
-            torch.set_num_threads(max(1, _cores() // self.settings.processes))
-        self.gallery = Gallery.open(self.folder, self.settings.device, tell=_note)
+        share_cores(self.settings.processes)
+        settings = self.settings
+        self.gallery = Gallery.open(
+            self.folder, settings.device, tell=_note, runtime=settings.runtime
+        )
         self._load()
         self.catalogue = Catalogue(self.gallery)
         self.writing = Writing(self.gallery)
@@ -80,7 +79,12 @@ class Service:
     def _load(self) -> None:
         self._generation = int(self.gallery.engine.meta()["generation"])
         self.gallery.forget_embedder()
-        self.preprocess = self.gallery.need_embedder().preprocess
+        network = self.gallery.network()
+        if network.runtime == "torch" and self.settings.processes > 1:
+            import torch
+
+            torch.set_num_threads(threads())
+        self.preprocess = network.preprocess
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of everything."""
@@ -131,9 +135,11 @@ class Service:
 
     def _embed(self, pictures: Pictures) -> Vectors:
         """(N, D) of pictures (H, W, 3), in the model's thread."""
+        embedder = self.gallery.network()
+        if embedder.runtime == "onnx":
+            return embedder.embed_all(pictures)
         import torch
 
-        embedder = self.gallery.need_embedder()
         normalise = embedder.preprocess.normalise
         tensors = [normalise(torch.from_numpy(p.copy()).permute(2, 0, 1)) for p in pictures]
         if len({tensor.shape for tensor in tensors}) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,7 @@ class Settings(BaseModel):
     keys: Path | None = None
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     device: str | None = None
+    runtime: Literal["auto", "torch", "onnx"] | None = None
     bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 50_000_000
     frames: Count = 1000

@@ -146,7 +146,7 @@ def embed(
     options = EmbedOptions(job.batch_size, job.flip, job.scales or (1.0,), job.workers, job.strict)
     size = options.batch_size or find_batch_size(embedder, options)
     options = replace(options, batch_size=size)
-    features = embed_images(embedder, images, options=options, progress=progress)
+    features = embed_images(embedder, images, options=options, runtime="torch", progress=progress)
     origin = {
         "embedder": embedder.fingerprint(),
         "info": embedder.info,

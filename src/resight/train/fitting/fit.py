@@ -78,7 +78,9 @@ def fit(
     candidates = _candidates(found, plan, wish)
     probe = _probe(base, found, candidates)
     began = time.monotonic()
-    features = embed_images(probe, plan.images, out, options=options, progress=progress)
+    features = embed_images(
+        probe, plan.images, out, options=options, runtime="torch", progress=progress
+    )
     seconds = time.monotonic() - began
     made = _fitted(base, probe, features, plan, candidates, again, options.scales)
     skipped = tuple(features.info.get("skipped", ()))

@@ -105,6 +105,7 @@ def _whitened(
         images,
         run.folder / FIRST,
         options=EmbedOptions(workers=options.workers, strict=options.strict),
+        runtime="torch",
         progress=lambda done, total: watcher.step(done, total, "embedding"),
     )
     steps.tell_skipped(found, watcher.tell)

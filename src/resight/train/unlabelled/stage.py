@@ -101,6 +101,7 @@ def _made(stage: Stage[Kind], embedder: Embedder) -> Ground[Kind]:
         stage.images,
         stage.folder / "features",
         options=embed,
+        runtime="torch",
         progress=stage.bar("embedding"),
     )
     if stage.number == 1 and stage.settings.whiten is None:  # else they were told before

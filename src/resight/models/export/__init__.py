@@ -1,0 +1,1 @@
+"""Embedders as one graph, from pixels to vector, that ONNX Runtime runs."""
