@@ -20,7 +20,7 @@ from resight.errors import UserError
 from resight.graph.diffusion import Diffused, diffuse
 from resight.graph.expand import augment, expand
 from resight.graph.graph import mutual
-from resight.graph.neighbours import Ids, Progress, Rows, nearest
+from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest
 from resight.graph.outside import from_neighbours
 from resight.graph.reciprocal import Encoded, Similar, encode
 from resight.graph.rerank import Chain, Diffusion, KReciprocal, parse
@@ -72,9 +72,16 @@ class Prepared:
 
 
 def prepare(
-    vectors: Rows, chain: Chain | str, *, progress: Progress = lambda done, total: None
+    vectors: Rows,
+    chain: Chain | str,
+    *,
+    neighbours: tuple[Ids, Similarities] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Prepared:
     """Make what a chain needs of a gallery (N, D), vectors of any length.
+
+    neighbours: ids and similarities of the nearest of each, where they are known and there are
+    enough of them (for a chain without dba).
 
     Raises UserError: a chain that can't be read.
     """
@@ -82,18 +89,26 @@ def prepare(
     dba, look = chain.dba, chain.look
     unit = unit_rows(vectors) if dba is None else augment(vectors, dba.n, dba.alpha)
     if isinstance(look, KReciprocal):
-        encoded = encode(unit, look.k1, look.k2, progress=progress)
+        encoded = encode(unit, look.k1, look.k2, neighbours=neighbours, progress=progress)
         return Prepared(chain, unit, encoded, encoded.inverted())
     if isinstance(look, Diffusion):
-        return Prepared(chain, unit, diffused=diffused_over(unit, look, progress))
+        return Prepared(chain, unit, diffused=diffused_over(unit, look, progress, neighbours))
     return Prepared(chain, unit)
 
 
-def diffused_over(vectors: Rows, look: Diffusion, progress: Progress) -> Diffused:
+def diffused_over(
+    vectors: Rows,
+    look: Diffusion,
+    progress: Progress,
+    neighbours: tuple[Ids, Similarities] | None = None,
+) -> Diffused:
     """F over the graph of mutual neighbours of vectors (N, D)."""
-    found = list(nearest(vectors, look.k, progress=progress))
-    ids = np.concatenate([np.zeros((0, look.k), np.int32), *(part[1] for part in found)])
-    near = np.concatenate([np.zeros((0, look.k), np.float32), *(part[2] for part in found)])
+    if neighbours is not None:
+        ids, near = neighbours[0][:, : look.k], neighbours[1][:, : look.k]
+    else:
+        found = list(nearest(vectors, look.k, progress=progress))
+        ids = np.concatenate([np.zeros((0, look.k), np.int32), *(part[1] for part in found)])
+        near = np.concatenate([np.zeros((0, look.k), np.float32), *(part[2] for part in found)])
     return diffuse(mutual(ids, near), alpha=look.alpha, top=look.top)
 
 
