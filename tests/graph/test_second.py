@@ -13,7 +13,7 @@ from resight.errors import UserError
 from resight.graph.diffusion import Diffused, diffuse
 from resight.graph.graph import mutual
 from resight.graph.neighbours import nearest
-from resight.graph.outside import from_neighbours
+from resight.graph.outside import attached, from_neighbours
 from resight.graph.rerank import Chain, parse
 from resight.graph.second import Rescored, prepare
 from resight.graph.unit import best_of, products, unit_rows
@@ -55,6 +55,34 @@ def test_a_query_that_nothing_is_near_reaches_nothing():
         0,
         0,
     ]
+
+
+def test_what_came_since_stands_outside_the_graph():
+    vectors = objects(43, 2)
+    old = vectors[:40]
+    found = [part for part in nearest(old, 6)]
+    built = diffuse(mutual(found[0][1], found[0][2]), top=40)
+    before = np.array([*range(3), -1, *range(3, 17), *range(18, 40), -1])  # one gone, two came
+    rows = np.concatenate([old[:3], vectors[40:41], old[3:17], old[18:], vectors[41:42]])
+    (part,) = nearest(rows, 6)
+    now = attached(built, before, part[1], part[2], 4)
+    full, stays = built.dense(), np.flatnonzero(before >= 0)
+    dense = now.dense()
+    np.testing.assert_allclose(
+        dense[np.ix_(stays, stays)], full[np.ix_(before[stays], before[stays])], atol=1e-6
+    )
+    table = cosines(rows, rows)
+    for new in np.flatnonzero(before < 0):
+        near = [j for j in oracle.nearest(table[new], 6, new) if before[j] >= 0][:4]
+        start = np.zeros(len(rows))
+        start[near] = np.maximum(table[new, near], 0) ** 3
+        row = (start / start.sum()) @ np.where(before >= 0, dense, 0)
+        # rows of others hold the new ones, too: what they pass on to each other is not counted
+        known = stays
+        np.testing.assert_allclose(dense[new, known], row[known], atol=1e-5)
+        np.testing.assert_allclose(dense[known, new], row[known], atol=1e-5)
+    same = attached(built, np.arange(40), found[0][1], found[0][2])
+    np.testing.assert_array_equal(same.neighbours, built.neighbours)
 
 
 def wanted_scores(queries, gallery, how: str) -> np.ndarray:

@@ -144,6 +144,29 @@ def test_kept_beside_the_index_and_brought_up_to_date(tmp_path, monkeypatch, how
         assert answers(gallery, queries, how) == now
 
 
+def test_a_diffusion_bears_some_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(reranking, "_LEAST", 1)
+    vectors, names = objects(100, 6)
+    told: list[str] = []
+    with Gallery.create(tmp_path / "g", tell=told.append) as gallery:
+        gallery.add(features(vectors, object=names))
+        how = "diffusion:k=8"
+        answers(gallery, vectors[:1], how)
+        twin = vectors[7:8] + 0.01
+        gallery.add(features(twin, 200, object=["new"]))
+        gallery.remove(["/g/11.png"])
+        (hits,) = gallery.search_vectors(vectors[7:8], 3, rerank=how)
+        assert "new" in [hit.object for hit in hits] and len(told) == 1
+        assert "/g/11.png" not in [hit.path for hit in gallery.search_vectors(
+            vectors[11:12], 100, rerank=how)[0]]  # fmt: skip
+    with Gallery.open(tmp_path / "g", tell=told.append) as gallery:  # of what was built, as before
+        (again,) = gallery.search_vectors(vectors[7:8], 3, rerank=how)
+        assert [hit.image for hit in again] == [hit.image for hit in hits] and len(told) == 1
+        gallery.add(features(vectors[:9] + 0.3, 300, object=["more"] * 9))
+        gallery.search_vectors(vectors[7:8], 3, rerank=how)
+        assert len(told) == 2
+
+
 def test_calibrated_galleries_keep_their_word():
     vectors, names = objects(200, 8, dim=12)
     gallery = Gallery().add(features(vectors, object=[name or "o0" for name in names]))

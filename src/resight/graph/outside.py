@@ -37,3 +37,37 @@ def from_neighbours(
     )
     weights = (raw / np.where(sums > 0, sums, 1)).astype(np.float32)
     return weighted(members, weights, rows, n, diagonal=1.0)
+
+
+def attached(
+    built: Diffused,
+    before: NDArray[np.int64],
+    ids: Ids,
+    similarities: NDArray[np.floating],
+    n: int = NEAREST,
+) -> Diffused:
+    """The rows of a diffusion after a few changes, without another one.
+
+    before (N,): each row's place when F was built, -1 for what came since; ids, similarities
+    (N, k): the neighbours now. What is gone is struck out. What came stands outside the graph as a
+    query does, at its n nearest that were there: what arrives at these arrives at it, both ways.
+    """
+    old, top = built.neighbours.shape
+    stays, new = np.flatnonzero(before >= 0), np.flatnonzero(before < 0)
+    place = np.full(old + 1, -1, np.int32)
+    place[before[stays]] = stays
+    rows = np.full((len(before), top), -1, np.int32)
+    values = np.zeros((len(before), top), np.float32)
+    rows[stays] = place[built.neighbours[before[stays]]]
+    values[stays] = np.where(rows[stays] >= 0, built.values[before[stays]], 0)
+    known = np.where((ids[new] >= 0) & (before[ids[new]] >= 0), ids[new], -1)[:, :n]
+    found = from_neighbours(Diffused(rows, values), known, similarities[new, :n])
+    for at, row in enumerate(new):
+        others, reach = found.row(at)
+        order = np.argsort(-reach, kind="stable")[:top]
+        rows[row, : len(order)], values[row, : len(order)] = others[order], reach[order]
+        least = values[others[order]].argmin(axis=1)  # an empty place is 0
+        better = reach[order] > values[others[order], least]
+        there = others[order][better]
+        rows[there, least[better]], values[there, least[better]] = row, reach[order][better]
+    return Diffused(rows, values, dict(built.info) | {"attached": len(new)})

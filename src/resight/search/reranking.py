@@ -5,7 +5,8 @@ index/second-LEVEL-CHAIN.npz     what is made of them: rows of the diffusion, re
 
 Derived, so it can be lost at any time; each file says which vectors it is of. Neighbours of an
 earlier state are corrected, exactly, for what came and went; what is made of them is made anew
-when anything has changed.
+when anything has changed; but for the diffusion, which stays up to a twentieth of changes: what
+came since stands beside its graph (`outside.attached`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from resight.files import atomic_path
 from resight.graph.diffusion import Diffused
 from resight.graph.expand import expand
 from resight.graph.neighbours import Ids, Method, Similarities
+from resight.graph.outside import attached
 from resight.graph.reciprocal import Encoded
-from resight.graph.rerank import Chain, KReciprocal
+from resight.graph.rerank import Chain, Diffusion, KReciprocal
 from resight.graph.second import Prepared, prepare
 from resight.graph.sparse import Sparse
 from resight.graph.unit import unit_rows
@@ -36,6 +38,7 @@ from resight.search.view import Bools, Ints, Near, View, first_of_each
 _FOLDER = "index"  # that of the index, see `cache`
 _LEAST = 2000  # vectors from which on it is worth a file
 _KEPT = 4  # in memory
+ATTACHED = 0.05  # share of changes that a diffusion bears before it is made anew
 _SPARE = 32  # neighbours kept at least, so that other parameters need no new search
 
 
@@ -55,6 +58,7 @@ class Seconds:
         self._folder, self._tell = folder, tell
         self._kept: dict[tuple[str, str], tuple[int, Ready]] = {}
         self._near: dict[str, dict[str, NDArray[Any]]] = {}
+        self._built: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
 
     def get(self, name: str, view: View, chain: Chain, of: dict[str, Any]) -> Ready:
         """Ready for this view. `name`: of the view, a level, with its cameras if any; `of`: the
@@ -76,6 +80,7 @@ class Seconds:
         """Make everything anew when it is next asked for."""
         self._kept.clear()
         self._near.clear()
+        self._built.clear()
 
     def _made(self, name: str, view: View, chain: Chain, of: dict[str, Any]) -> Ready:
         keys, groups, rows = view.everything()
@@ -85,14 +90,29 @@ class Seconds:
         state = {"keys": keys, "marks": marks(unit)}
         short = hashlib.sha256(chain.derived.encode()).hexdigest()[:12]
         place = self._path(f"second-{name}-{short}", len(keys))
-        found = _read(place, of)
-        if found is None or any(
-            not np.array_equal(found.get(part, np.empty(0)), value) for part, value in state.items()
-        ):
+        found = self._built.get((name, chain.derived)) or _read(place, of)
+        before, gone = np.full(len(keys), -1, np.int64), 0
+        if found is not None:
+            before = _before(found, state)
+            gone = len(found["keys"]) - int((before >= 0).sum())
+        changes = int((before < 0).sum()) + gone
+        same = found is not None and not changes
+        few = changes <= ATTACHED * len(keys) and chain.dba is None
+        if found is not None and not same and few and isinstance(chain.look, Diffusion):
+            ids, values = self._neighbours(name, unit, state, chain, of)
+            built = Diffused(found["neighbours"], found["values"])
+            now = attached(built, before, ids, values, chain.look.n)
+            self._built[name, chain.derived] = found
+            return Ready(keys, groups, Prepared(chain, unit, diffused=now))
+        if found is None or not same:
+            self._built.pop((name, chain.derived), None)
             self._tell(f"re-ranking: {chain.derived} over {len(keys):,} vectors is made ready")
             near = None if chain.dba is not None else self._neighbours(name, unit, state, chain, of)
             prepared = prepare(unit, chain, neighbours=near)
-            _write(place, of, state | _arrays(prepared), self._tell)
+            made = state | _arrays(prepared)
+            if isinstance(chain.look, Diffusion):
+                self._built[name, chain.derived] = made
+            _write(place, of, made, self._tell)
             return Ready(keys, groups, prepared)
         return Ready(keys, groups, _from_arrays(found, unit, chain))
 
@@ -112,9 +132,7 @@ class Seconds:
         if old is not None and old["ids"].shape[1] >= wanted:
             ids, near = old["ids"], old["similarities"]
             k = ids.shape[1]
-            at = np.minimum(np.searchsorted(old["keys"], state["keys"]), len(old["keys"]) - 1)
-            same = (old["keys"][at] == state["keys"]) & (old["marks"][at] == state["marks"])
-            before = np.where(same, at, -1)
+            before = _before(old, state)
         method: Method = "exact" if len(unit) < FLAT_BELOW else "approximate"
         ids, near = updated(unit, k, before, ids, near, method)
         self._near[name] = state | {"ids": ids, "similarities": near}
@@ -125,6 +143,15 @@ class Seconds:
         if self._folder is None or count < _LEAST or "@" in stem:
             return None
         return self._folder / _FOLDER / f"{stem}.npz"
+
+
+def _before(old: dict[str, NDArray[Any]], state: dict[str, NDArray[Any]]) -> Ints:
+    """Where each vector of a state stood in an old one, -1 where it did not."""
+    if not len(old["keys"]):
+        return np.full(len(state["keys"]), -1, np.int64)
+    at = np.minimum(np.searchsorted(old["keys"], state["keys"]), len(old["keys"]) - 1)
+    same = (old["keys"][at] == state["keys"]) & (old["marks"][at] == state["marks"])
+    return np.asarray(np.where(same, at, -1), np.int64)
 
 
 def looked(
