@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from resight.errors import UserError
 from resight.settings import build
-from resight.spatial.local import SpatialOptions
+
+if TYPE_CHECKING:
+    from resight.spatial.local import SpatialOptions
 
 _Count = Annotated[int, Field(ge=1, le=1000)]
 
@@ -89,6 +91,8 @@ class Spatial(Step):
 
     def options(self) -> SpatialOptions:
         """What the verifier takes. Raises UserError where it does not."""
+        from resight.spatial.local import SpatialOptions  # which reads pictures: not for all
+
         values = self.model_dump(exclude={"top"})
         return build(SpatialOptions, values, "rerank spatial")
 

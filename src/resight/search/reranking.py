@@ -76,12 +76,6 @@ class Seconds:
             return Ready(ready.keys, ready.groups, prepared)
         return ready
 
-    def forget(self) -> None:
-        """Make everything anew when it is next asked for."""
-        self._kept.clear()
-        self._near.clear()
-        self._built.clear()
-
     def _made(self, name: str, view: View, chain: Chain, of: dict[str, Any]) -> Ready:
         keys, groups, rows = view.everything()
         if chain.look is None or not len(keys):

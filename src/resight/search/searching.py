@@ -23,7 +23,6 @@ from resight.search.hits import Hit, Hits
 from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.left_out import gaps
-from resight.search.reranking import looked
 from resight.search.verifying import Eyes, Photo
 from resight.search.view import Bools, Near, View
 from resight.search.views import Views
@@ -91,6 +90,8 @@ class Search:
             how: dict[str, Any] = {"distinct": by == "image", "keep": self._keep(view)}
             how["without"] = barred
             if isinstance(self.rerank, Chain):
+                from resight.search.reranking import looked  # its loops are compiled: not for all
+
                 ready = self.views.ready(by, self.exclude_cameras, view, self.rerank)
                 found, scores = looked(ready, view, queries, k, **how)
             else:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,9 @@ from PIL import Image
 from resight.data.decode import BadImage, decode
 from resight.graph.rerank import Spatial
 from resight.search.hits import Hit, Hits
-from resight.spatial.local import LocalFeatures, SpatialOptions, local_features
-from resight.spatial.match import count_inliers, homography
+
+if TYPE_CHECKING:
+    from resight.spatial.local import LocalFeatures, SpatialOptions
 
 Box = Sequence[float]
 _KEPT = 512  # pictures' features that are remembered: 70 MB at 1,000 keypoints
@@ -100,6 +101,8 @@ class Eyes:
         seen = self.see(Photo(hit.path, hit.box), options) if hit.path else None
         if seen is None or not asked:
             return replace(hit, inliers=0)
+        from resight.spatial.match import count_inliers, homography
+
         counts = [count_inliers(one.features, seen.features, options) for one in asked]
         best = asked[int(np.argmax(counts))]
         _, pairs, agree = homography(best.features, seen.features, options)
@@ -114,6 +117,8 @@ class Eyes:
 
 
 def _see(photo: Photo, options: SpatialOptions) -> Seen | None:
+    from resight.spatial.local import local_features
+
     try:
         picture = decode(photo.source, box=photo.box)
     except BadImage:
