@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from resight.evaluate.scores import Scores as Scores
     from resight.features.store import Features as Features
     from resight.features.write import embed_images as embed_images
+    from resight.graph.second import rerank as rerank
     from resight.models.embedder import Embedder as Embedder
     from resight.models.open import open_embedder as open_embedder
     from resight.search.gallery import Gallery as Gallery
@@ -58,6 +59,7 @@ _HOME = {
     "measure": "resight.evaluate.run",
     "open_embedder": "resight.models.open",
     "protocol_names": "resight.api",
+    "rerank": "resight.graph.second",
     "train_embedder": "resight.api",
 }
 

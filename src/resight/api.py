@@ -191,6 +191,8 @@ def evaluate_embedder(
     protocols: Sequence[str] = (),
     level: Level | None = None,
     cross_camera: bool | None = None,
+    rerank: str | None = None,
+    transductive: bool = False,
     weights: str | None = None,
     size: int | tuple[int, int] | None = None,
     workers: int | None = None,
@@ -199,7 +201,8 @@ def evaluate_embedder(
     """Embed and measure, as `resight evaluate` does: one `Scores` a protocol.
 
     model: a run, an embedder's folder, or a backbone's name. images: by default a run's own; of a
-    set without splits only what a training on it would hold out. out: an evaluation folder with
+    set without splits only what a training on it would hold out. rerank, transductive: a second
+    look, as in `measure`. out: an evaluation folder with
     the results of all queries, a report and a record, for `compare_evaluations`.
 
     Raises UserError: no query has a match, no such protocol or model, `out` holds other files.
@@ -226,6 +229,8 @@ def evaluate_embedder(
         tuple(protocols),
         level,
         cross_camera,
+        rerank=rerank,
+        transductive=transductive,
         bar=lambda what, unit: nullcontext(lambda done, total: None),
         tell=tell,
     )

@@ -74,9 +74,10 @@ class Client:
         exclude_cameras: Sequence[str] = (),
         region: tuple[float, float, float, float] | None = None,
         alpha: float | None = None,
+        rerank: str | None = None,
     ) -> Json:
         """Search photos of one thing, or an image of the gallery by id, or an object by name."""
-        fields: Json = {"k": k, "level": level, "where": where, "alpha": alpha}
+        fields: Json = {"k": k, "level": level, "where": where, "alpha": alpha, "rerank": rerank}
         fields |= {"exclude_cameras": list(exclude_cameras)}
         if photos is None:
             fields |= {"image": image, "object": object, "region": region}

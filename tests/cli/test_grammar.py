@@ -111,6 +111,7 @@ WORDS = {
     "--recipe": "auto (default), ",
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
+    "--rerank": "A second look: aqe, dba, kreciprocal, diffusion, spatial",
     "--resume": "Run folder to go on with, where it stopped.",
     "--runtime": "What runs the network: torch, onnx, or auto, which is onnx on a CPU where that "
     "pays.",
@@ -130,6 +131,7 @@ WORDS = {
     "--threads": "Threads of each run.",
     "--to": "The object they belong to; without it: unknown.",
     "--together": "All photos show one thing: one query.",
+    "--transductive": "With --rerank: all queries together, not each alone.",
     "--truth": "With --similarity: JSON, for each query the list of its positives.",
     "--unlabelled": "Don't use labels; folders are not objects.",
     "--untrained": "Evaluate the weights as they come, too.",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resight.search.gallery import Gallery
-from resight.serve import answers
+from resight.serve import answers, service
 from service import client_of, is_problem, photo, send
 
 
@@ -60,12 +60,37 @@ def test_search_by_image_and_by_object(client: Any) -> None:
     assert is_problem(client.post("/v1/search", json={"object": "nothing"}), 404)
 
 
+def test_a_second_look(client: Any, one: bytes) -> None:
+    plain = send(client, one, level="image", k=12).json()
+    assert plain["rerank"] == "none" and plain["hits"][0]["score"] is None
+    for how in ("diffusion", "aqe:n=3+kreciprocal:k1=4", "aqe"):
+        told = send(client, one, level="image", k=12, rerank=how).json()
+        answers.SearchAnswer.model_validate(told)
+        scores = [hit["score"] for hit in told["hits"]]
+        assert told["rerank"] == how and scores == sorted(scores, reverse=True)
+        assert all(f"re-ranked by {how}" in hit["why"] for hit in told["hits"])
+        known = {hit["image"]: hit["similarity"] for hit in plain["hits"]}
+        for hit in told["hits"]:
+            assert abs(hit["similarity"] - known.get(hit["image"], hit["similarity"])) < 1e-6
+    body = {"image": 18, "rerank": "diffusion", "level": "image"}
+    told = client.post("/v1/search", json=body).json()
+    assert 18 not in [hit["image"] for hit in told["hits"]]
+
+
+def test_large_galleries_are_looked_at_once(
+    client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RERANKED", 5)
+    assert is_problem(send(client, one, rerank="diffusion"), 422)
+    assert send(client, one, rerank="aqe").status_code == 200
+
+
 def test_wrong_searches(client: Any, one: bytes) -> None:
     for wrong in (
         {"k": 0}, {"k": 101}, {"k": "many"}, {"level": "thing"}, {"where": "nosuch = 3"},
         {"where": "(" * 1500}, {"region": "1,2,3"}, {"region": "5,5,1,1"}, {"alpha": 2},
         {"region": "900,900,999,999"}, {"rerank": "magic"}, {"frob": "1"}, {"alpha": "1e-9"},
-        {"region": "nan,0,1,1"}, {"where": "a\x00b = 1"}, {"object": "x"},
+        {"region": "nan,0,1,1"}, {"where": "a\x00b = 1"}, {"object": "x"}, {"rerank": "spatial"},
     ):  # fmt: skip
         assert is_problem(send(client, one, **wrong), 422), wrong
     for body in (

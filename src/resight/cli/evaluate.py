@@ -48,6 +48,11 @@ def evaluate(
             help="Whether matches by the query's own camera are junk; by default where known.",
         ),
     ] = None,
+    rerank: options.Rerank = None,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="With --rerank: all queries together, not each alone."),
+    ] = False,
     out: Annotated[Path | None, options.out("scores, results and report.html.")] = None,
     weights: options.Weights = None,
     size: options.Size = None,
@@ -81,6 +86,8 @@ def evaluate(
 
       resight evaluate S.npz --similarity --truth gt.json
 
+      resight evaluate runs/shop --rerank aqe+diffusion --out reranked
+
       resight evaluate --from evaluation
 
       resight evaluate resnet50 photos/ --weights imagenet --size 224
@@ -109,6 +116,8 @@ def evaluate(
         raise UserError(f"--level {level}: choose both, image or object")
     if (model is None) == (record is None) or (record is not None and images is not None):
         raise UserError("give one MODEL (a run, an embedder, a backbone, features), or --from")
+    if transductive and rerank is None:
+        raise UserError("--transductive goes with --rerank")
     if truth is not None and not similarity:
         raise UserError("--truth goes with --similarity")
     products = device or "cpu"
@@ -145,7 +154,8 @@ def evaluate(
     wish = None if level in (None, "both") else level
     found = run.carry_out(
         job, image_set, tuple(protocol or ()), wish, cross_camera,  # type: ignore[arg-type]
-        device=products, block_bytes=memory * 2**20, share=share, bar=_bar, tell=note,
+        rerank=rerank, transductive=transductive, device=products,
+        block_bytes=memory * 2**20, share=share, bar=_bar, tell=note,
     )  # fmt: skip
     if share is None or share.index == 0:
         page = None

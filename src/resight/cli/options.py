@@ -72,6 +72,13 @@ Alpha = Annotated[
     float | None,
     typer.Option(help="Share of things not in the gallery that may be taken for a match."),
 ]
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="A second look: aqe, dba, kreciprocal, diffusion, spatial, e.g. aqe+diffusion:n=5.",
+    ),
+]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw a plot to this file.")]
 Duplicates = Annotated[
     str, typer.Option(help="Of images with the same content: skip, or keep them all.")

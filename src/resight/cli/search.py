@@ -36,6 +36,7 @@ def search(
     region: Annotated[
         str | None, typer.Option(help="Part of the photo: x1,y1,x2,y2 in pixels.")
     ] = None,
+    rerank: options.Rerank = None,
     alpha: options.Alpha = None,
     sheet: options.Sheet = None,
     limit: Annotated[
@@ -64,6 +65,8 @@ def search(
 
       resight search galleries/shop photo.jpg --where "price < 20 and camera != 'c3'"
 
+      resight search galleries/shop photo.jpg --rerank diffusion+spatial:top=10
+
       resight search galleries/shop test.csv --limit 30 --sheet hits.png --json
     """
     from resight.cli.common import console, note, parse_columns, print_json, take_device
@@ -86,6 +89,7 @@ def search(
             where=where,
             exclude_cameras=[c.strip() for c in (exclude_cameras or "").split(",") if c.strip()],
             alpha=alpha,
+            rerank=rerank,
         )
         size, level = len(opened), level or opened.level
         if not size:

@@ -64,6 +64,9 @@ class Protocol:
     R@K; precisions: the k of mP@k, see `metrics.precision_at`; ties; pairs: also micro AP and TPR
     at FPR over all pairs; open_set: queries without a match stay and count as such. `notes` say
     why it was chosen so and take no part in comparisons.
+
+    A second look: rerank: a chain of `resight.graph.rerank`, as "kreciprocal:k1=10+spatial";
+    transductive: all queries together with the gallery, where each is else alone with it.
     """
 
     mode: Mode
@@ -96,6 +99,8 @@ class Protocol:
     ties: Ties = "by-id"
     pairs: bool = False
     open_set: bool = False
+    rerank: str = ""
+    transductive: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -128,12 +133,28 @@ class Protocol:
             raise UserError("protocol: multi_query goes with query-gallery, by object, alone")
         if self.legacy and (self.multi_query or self.open_set or self.pairs):
             raise UserError("protocol: legacy knows none of multi_query, open_set and pairs")
+        self._check_rerank()
         if self.name and not _NAME.fullmatch(self.name):
             raise UserError(
                 f"protocol: name {self.name!r} can't name a folder: no / or \\, no dot first"
             )
         if not self.name:
             object.__setattr__(self, "name", self._derived_name())
+
+    def _check_rerank(self) -> None:
+        if self.rerank:
+            from resight.graph.rerank import parse  # with what reads pictures: not for all
+
+            chain = parse(self.rerank)
+            object.__setattr__(self, "rerank", str(chain) if chain else "")
+            if self.legacy or self.pairs:
+                raise UserError("protocol: rerank goes without legacy and pairs")
+            if self.transductive and chain.look is None:
+                raise UserError(
+                    f"protocol: {chain} can't be transductive; kreciprocal and diffusion can"
+                )
+        if self.transductive and not self.rerank:
+            raise UserError("protocol: transductive goes with rerank")
 
     def _derived_name(self) -> str:
         parts: list[str] = ["cross-camera" if self.cross_camera else self.mode]
@@ -168,6 +189,8 @@ class Protocol:
             words.append(f"{self.gallery_images} random gallery images an object")
             words.append(f"{self.repeats} draws from seed {self.seed}")
         words += ["open set"] * self.open_set
+        words += [f"re-ranked by {self.rerank}"] * bool(self.rerank)
+        words += ["TRANSDUCTIVE (with all other queries)"] * self.transductive
         words += ["LEGACY centroids of the released code"] * self.legacy
         return ", ".join(words)
 

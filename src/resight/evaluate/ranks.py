@@ -188,7 +188,10 @@ def rank_blocks(
         yield counter.ranks(len(gallery))
 
 
-def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Iterator[Ranks]:
+def matrix_ranks(
+    similarity: Rows, truth: Truth, *, ties: Ties = "by-id", block_bytes: int = 2**40,
+    tick: Tick = lambda queries: None,
+) -> Iterator[Ranks]:  # fmt: skip
     """`rank_blocks` for similarities that are given, (Q, G) of float32 or float64, finite.
 
     The higher the nearer. They are compared as they are, to the last bit.
@@ -197,8 +200,9 @@ def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Ite
     if len(similarity) != len(truth):
         raise ValueError("positives and junk need a row for every query")
     none = np.zeros((0, 0), np.float32)
-    for start in range(0, len(truth), _TILE_ROWS):
-        stop = min(start + _TILE_ROWS, len(truth))
+    step = max(1, min(_TILE_ROWS, block_bytes // (24 * max(1, n_gallery))))
+    for start in range(0, len(truth), step):
+        stop = min(start + step, len(truth))
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, n_gallery)
         tile = np.array(similarity[start:stop])
@@ -207,6 +211,7 @@ def matrix_ranks(similarity: Rows, truth: Truth, *, ties: Ties = "by-id") -> Ite
         exact = tile[positives.rows(), positives.indices].astype(np.float64)
         counter = _Counter(positives, junk, exact, tile.dtype, 0.0, ties)
         counter.count(tile, 0, 0, none, none)
+        tick(stop - start)
         yield counter.ranks(n_gallery)
 
 

@@ -53,12 +53,16 @@ def measure(
     level: Level = "image",
     cross_camera: bool | None = None,
     protocol: Protocol | str | None = None,
+    rerank: str | None = None,
+    transductive: bool = False,
     device: str = "cpu",
 ) -> Scores:
     """Scores of features (N, D), in the order of the rows of `images` (default: their own).
 
     protocol: a value, a name of the catalogue ("market1501"), or a YAML file. Without it, the one
     that the image set asks for (see `protocols.choose`), at this level and with this camera rule.
+    rerank: a second look, as "kreciprocal" or "aqe+diffusion" (see docs/reranking.md);
+    transductive: with all queries together. Both become part of the protocol.
 
     Raises UserError: features of other images, lengths differ, no query has a match, or no such
     protocol.
@@ -69,13 +73,18 @@ def measure(
     images = images if images is not None else own
     if images is None:
         raise UserError("measure: images are missing, the image set of the features' rows")
+    valid = getattr(features, "valid", None)
+    asked = named(protocol) if isinstance(protocol, str) else protocol
+    if rerank is not None:
+        asked = asked or chosen_for(images.table, level, cross_camera, valid)
+        (asked,) = looked_at_again([asked], rerank, transductive)
     return evaluate(
         features,
         images,
         level=level,
         cross_camera=cross_camera,
-        valid=getattr(features, "valid", None),
-        protocol=named(protocol) if isinstance(protocol, str) else protocol,
+        valid=valid,
+        protocol=asked,
         device=device,
     )
 
@@ -105,6 +114,16 @@ def protocols_for(
     if twice:
         raise UserError(f"two protocols are named {twice[0]}; each needs a name of its own")
     return found
+
+
+def looked_at_again(
+    protocols: list[Protocol], rerank: str | None, transductive: bool = False
+) -> list[Protocol]:
+    """The same protocols with a second look, under their own names: runs are compared by them."""
+    if rerank is None and not transductive:
+        return protocols
+    second = {"rerank": rerank or "", "transductive": transductive}
+    return [replace(one, **second) for one in protocols]  # type: ignore[arg-type]
 
 
 def that_apply(
@@ -145,22 +164,33 @@ def score(
     share: Share | None = None,
     bar: Bar | None = None,
     block_bytes: int = BLOCK_BYTES,
+    tell: Callable[[str], None] = lambda line: None,
+    some: bool = False,
 ) -> list[Scores]:
-    """Scores by each of the protocols; bar: gives a progress bar."""
+    """Scores by each of the protocols; bar: gives a progress bar.
+
+    some: an object level that can't be re-ranked is left out, and told, where others are measured.
+    """
     usable = None if measured.valid.all() else measured.valid
-    found = []
+    found: list[Scores] = []
     for one in protocols:
         with bar(f"ranking, {one.name}", "queries") if bar else nullcontext(_silent) as advance:
-            scores = evaluate(
-                measured.features,
-                measured.images,
-                protocol=one,
-                valid=usable,
-                device=device,
-                share=share,
-                progress=advance,
-                block_bytes=block_bytes,
-            )
+            try:
+                scores = evaluate(
+                    measured.features,
+                    measured.images,
+                    protocol=one,
+                    valid=usable,
+                    device=device,
+                    share=share,
+                    progress=advance,
+                    block_bytes=block_bytes,
+                )
+            except UserError as error:
+                if not (some and found and one.rerank and one.level == "object"):
+                    raise
+                tell(f"{one.name} left out: {error}")
+                continue
         found.append(scores)
     return found
 
@@ -187,6 +217,8 @@ def carry_out(
     cross_camera: bool | None = None,
     *,
     protocols: list[Protocol] | None = None,
+    rerank: str | None = None,
+    transductive: bool = False,
     device: str = "cpu",
     block_bytes: int = BLOCK_BYTES,
     share: Share | None = None,
@@ -196,9 +228,14 @@ def carry_out(
     """Do what a job says: embed or read, and score by the protocols of these names.
 
     Without names: by those of the images' benchmark, else as the image set asks for. `protocols`
-    are taken as they are, in place of names. bar: gives a progress bar.
+    are taken as they are, in place of names. rerank, transductive: a second look, added to all of
+    them. bar: gives a progress bar.
     """
+    if rerank is not None:
+        looked_at_again([Protocol("leave-one-out")], rerank, transductive)  # its mistakes, early
     if job.similarity is not None:
+        if rerank is not None:
+            raise UserError("--rerank needs features; given similarities are taken as they are")
         return _from_matrices(job, images, names, level, cross_camera, protocols)
     if job.model is not None:
         assert images is not None
@@ -221,8 +258,8 @@ def carry_out(
         found = protocols or protocols_for(measured.images, names, level, cross_camera)
         if found:
             found = that_apply(measured.images, found, bool(names or protocols), tell)
-    found = found or chosen(measured, level, cross_camera)
-    scores = score(measured, found, device, share, bar, block_bytes)
+    found = looked_at_again(found or chosen(measured, level, cross_camera), rerank, transductive)
+    scores = score(measured, found, device, share, bar, block_bytes, tell, level is None)
     return Outcome(scores, measured.images, measured.job, measured.origin)
 
 

@@ -234,11 +234,18 @@ def evaluate(
     frames, galleries, kept = [], [], []
     tick = _counted(progress, sum(len(part.matches.queries) for part in parts), share)
     for part in parts:
-        found, frame, row_of = _ranked(
-            view.features, part.matches, protocol, block_bytes, device, share, tick
-        )
+        if protocol.rerank:
+            plain = imageset if len(view.table) == len(imageset) else None
+            one, frame, row_of = _reranked(
+                view.features, part, protocol, plain, block_bytes, share, tick
+            )
+        else:
+            found, frame, row_of = _ranked(
+                view.features, part.matches, protocol, block_bytes, device, share, tick
+            )
+            one = replace(part, matches=found)
         galleries.append(len(row_of))
-        kept.append(replace(part, matches=found))
+        kept.append(one)
         frames.append(with_rows(frame, view.table, view.origin, part, protocol))
     per_query = pl.concat(frames)
     more = numbers_over_all(view.features, kept, per_query, protocol)
@@ -297,6 +304,7 @@ def _require_plain(protocol: Protocol) -> None:
         "multi_query": protocol.multi_query,
         "min_images": protocol.min_images > 1,
         "pairs": protocol.pairs,
+        "rerank": protocol.rerank,
     }
     wrong = [name for name, value in asked.items() if value]
     if wrong:
@@ -349,6 +357,27 @@ def _ranked(
     if share is not None and not protocol.legacy:
         frame = share.gather(frame)
     return whole, frame, row_of
+
+
+def _reranked(
+    features: Rows, part: Part, protocol: Protocol, images: ImageSet | None, block_bytes: int,
+    share: Share | None, tick: Tick,
+) -> tuple[Part, pl.DataFrame, Ints]:  # fmt: skip
+    """As `_ranked`, by a second look; the part with the rows of scores."""
+    from resight.evaluate.rules.reranked import rescored
+
+    found = part.matches
+    if share is not None:
+        if protocol.transductive:
+            raise UserError("transductive: every query needs all others; take one process")
+        start, stop = share.part(len(found.queries))
+        found = found.take(np.arange(start, stop))
+    rows, truth, row_of = rescored(features, found, protocol, images)
+    blocks = matrix_ranks(rows, truth, ties=protocol.ties, block_bytes=block_bytes, tick=tick)
+    frame = frame_of(blocks, found.queries, row_of, protocol)
+    if share is not None:
+        return part, share.gather(frame), row_of
+    return replace(part, scores=rows), frame, row_of
 
 
 def _counted(progress: Callable[[int, int], None], total: int, share: Share | None) -> Tick:

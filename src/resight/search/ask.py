@@ -16,10 +16,12 @@ from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
 from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.files import atomic_path
+from resight.graph.rerank import parse
 from resight.search.centroids import joined
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
 from resight.search.rows import query_rows
+from resight.search.verifying import Photo
 
 _SETS = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -86,6 +88,7 @@ def ask(
     workers: int = 0,
     strict: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    rerank: str | None = None,
     **how: Any,
 ) -> list[Answer]:
     """Search every image of a set; a query never finds its own file at image level.
@@ -94,6 +97,7 @@ def ask(
 
     Raises UserError when not one of the queries can be read.
     """
+    chain = parse(rerank) if rerank is not None else None  # its mistakes, before anything is read
     from resight.data.pixels import strict_stop
     from resight.features.compute import EmbedOptions, embed_rows
 
@@ -109,6 +113,11 @@ def ask(
         raise UserError(f"none of the {len(images)} queries can be read (the first: {bad[0]})")
     paths = [os.path.abspath(images.full_paths()[row]) for row in rows]
     table = images.table
+    how["rerank"] = chain
+    if chain is not None and chain.spatial is not None:
+        boxes = table["box"].to_list()
+        seen = [[Photo(*pair)] for pair in zip(paths, (boxes[r] for r in rows), strict=True)]
+        how["photos"] = [[photo for line in seen for photo in line]] if together else seen
     if together:
         (hits,) = gallery.search_vectors(joined(vectors[rows], [len(rows)]), k, **how)
         named = set(table["object"].drop_nulls())

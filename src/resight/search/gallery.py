@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
+from resight.graph.rerank import Chain
+from resight.graph.rerank import parse as parse_chain
 from resight.search import editing, finding, remote
 from resight.search.adding import Added, add_images
 from resight.search.calibrating import STALE, Known, calibrate_gallery, kept
@@ -27,6 +29,8 @@ from resight.search.hits import Hit, Hits
 from resight.search.index import KINDS
 from resight.search.searching import Rerank, Search
 from resight.search.transfer import copy_rows
+from resight.search.verifying import Eyes, seeing, several
+from resight.search.verifying import Photo as Seeing
 from resight.search.views import Views
 
 if TYPE_CHECKING:
@@ -81,6 +85,7 @@ class Gallery:
             with self.engine.writing("a new gallery") as writer:
                 writer.set_meta(uuid=uuid.uuid4().hex, level=level, embedder=made)
         self.views = Views(self.engine, folder, tell)
+        self.eyes = Eyes()
         self.added = Added()  # what the last `add` did
         self._kept: dict[str, tuple[int, Known | None]] = {}  # by level: at a version
 
@@ -475,26 +480,33 @@ class Gallery:
         *,
         together: bool = False,
         region: tuple[float, float, float, float] | None = None,
+        rerank: str | Rerank | None = None,
         **how: Any,
     ) -> list[Hits]:
         """The k best objects for each photo (path, encoded bytes or Pillow image).
 
         One `Hits` a photo, best first. `together`: all photos show one thing, and are one query.
-        `region`: x1, y1, x2, y2 in pixels of the upright photo. Further options as in
-        `search_vectors`.
+        `region`: x1, y1, x2, y2 in pixels of the upright photo. `rerank`: a second look, by name:
+        "aqe", "kreciprocal", "diffusion", "spatial", chains of them as "aqe+diffusion:n=5" (see
+        docs/reranking.md). Further options as in `search_vectors`.
 
         Raises BadImage for a photo that can't be read, UserError when the gallery is empty.
         """
         embedder = self.network(1)
+        chain = parse_chain(rerank) if isinstance(rerank, str) else rerank
+        seen: list[list[Seeing]] | None = None
+        if isinstance(chain, Chain) and chain.spatial is not None:
+            seen = [[seeing(photo, region)] for photo in several(photos)]
+            if together:
+                seen = [[photo for line in seen for photo in line]]
         if region is not None:
             from resight.data.decode import decode
 
-            one = [photos] if isinstance(photos, str | Path | bytes) else photos
-            photos = [decode(p, box=region) for p in one]  # type: ignore[union-attr,arg-type]
+            photos = [decode(p, box=region) for p in several(photos)]
         vectors = embedder.embed(photos, normalize=False)
         if together and len(vectors):
             vectors = joined(vectors, [len(vectors)])
-        return self.search_vectors(vectors, k, **how)
+        return self.search_vectors(vectors, k, rerank=chain, photos=seen, **how)
 
     def search_vectors(
         self,
@@ -505,7 +517,8 @@ class Gallery:
         where: str | None = None,
         exclude_cameras: Sequence[str] = (),
         exclude: Sequence[str | None] | None = None,
-        rerank: Rerank | None = None,
+        rerank: str | Chain | Rerank | None = None,
+        photos: Sequence[Sequence[Seeing]] | None = None,
         alpha: float | None = None,
     ) -> list[Hits]:
         """The k best objects for each query vector (Q, D), of any length.
@@ -514,9 +527,10 @@ class Gallery:
         found by its centroid and shown by its first image; "both" shows its most similar image.
         `where`: a filter on columns, e.g. "price < 20 and camera != 'c3'". `exclude_cameras`:
         images of these are no answer, and no part of a centroid. `exclude`: for each query the
-        path of an image that is no answer (the query itself). `rerank`: see `searching`.
-        `alpha`: the share of things not in the gallery that may be taken for a match, once the
-        gallery is calibrated.
+        path of an image that is no answer (the query itself). `rerank`: a second look, by name as
+        in `search`, or a function, see `searching`; with "spatial" `photos`: for each query its
+        pictures. `alpha`: the share of things not in the gallery that may be taken for a match,
+        once the gallery is calibrated.
 
         Raises UserError: k < 1, queries of another length or not finite, a wrong filter.
         """
@@ -525,10 +539,13 @@ class Gallery:
             raise UserError(f"level {level!r} is none of image, object, both")
         wanted = parse(where) if where is not None else None
         cameras = tuple(exclude_cameras)
+        chain = parse_chain(rerank) if isinstance(rerank, str) else rerank
         with self.views.lock:  # views change as the gallery does: one thread at a time
             known = self.known(level)
-            search = Search(self.engine, self.views, level, wanted, cameras, rerank, alpha, known)
-            return search(queries, k, exclude)
+            search = Search(
+                self.engine, self.views, level, wanted, cameras, chain, alpha, known, self.eyes
+            )
+            return search(queries, k, exclude, photos)
 
     def known(self, level: str) -> Known | None:
         """The calibration of a level, decoded once a version of the gallery."""

@@ -14,7 +14,10 @@ class Hit:
     `similarity` is the cosine, -1 to 1; `images` how many images stand behind the vector;
     `image` the id of the image shown, `path` its file. Once the gallery is calibrated,
     `probability` says how likely the hit is right, and `p_value` how often something that is not
-    in the gallery comes as near as this. `why` says what was compared, by which index.
+    in the gallery comes as near as this. `why` says what was compared, by which index, and what
+    re-ranked it; then hits stand by `score`, and `similarity` is still the cosine. Where pictures
+    were compared: `inliers`, the points that agree, and `matches` (x1, y1, x2, y2), in pixels of
+    the upright query (its `photo`-th, where several were given) and of the upright image.
     """
 
     rank: int
@@ -29,6 +32,10 @@ class Hit:
     probability: float | None = None
     p_value: float | None = None
     why: str = ""
+    score: float | None = None
+    inliers: int | None = None
+    photo: int = 0
+    matches: tuple[tuple[float, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -1,6 +1,7 @@
 """One search: from query vectors to hits.
 
 filter ─▶ nearest, by the view of the level ─▶ re-ranked, where asked ─▶ hits with their rows
+                                                                       ─▶ their pictures compared
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.graph.rerank import Chain
 from resight.search import finding, remote
 from resight.search.calibrating import Known
 from resight.search.engines.contract import Engine, Row
@@ -21,6 +23,7 @@ from resight.search.hits import Hit, Hits
 from resight.search.incoming import full_path
 from resight.search.index import unit
 from resight.search.left_out import gaps
+from resight.search.verifying import Eyes, Photo
 from resight.search.view import Bools, Near, View
 from resight.search.views import Views
 
@@ -38,16 +41,35 @@ class Search:
     level: str
     where: Filter | None = None
     exclude_cameras: tuple[str, ...] = ()
-    rerank: Rerank | None = None
+    rerank: Rerank | Chain | None = None
     alpha: float | None = None
     known: Known | None = None
+    eyes: Eyes | None = None
 
     def __call__(
-        self, queries: NDArray[np.float32], k: int, exclude: Sequence[str | None] | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        exclude: Sequence[str | None] | None = None,
+        photos: Sequence[Sequence[Photo]] | None = None,
     ) -> list[Hits]:
-        """The answers to query vectors (Q, D); see `Gallery.search_vectors`."""
+        """The answers to query vectors (Q, D), `photos` of each; see `Gallery.search_vectors`."""
         if k < 1:
             raise UserError(f"k = {k}: at least 1 hit must be asked for")
+        spatial = self.rerank.spatial if isinstance(self.rerank, Chain) else None
+        if spatial is not None:
+            if photos is None:
+                raise UserError(f"rerank {self.rerank}: spatial needs the query's photos")
+            wide = replace(self, rerank=Chain(self.rerank.steps[:-1]))  # type: ignore[union-attr]
+            eyes = self.eyes or Eyes()
+            before = wide(queries, max(k, spatial.top), exclude)
+            why = f", re-ranked by {self.rerank}"
+            return [
+                _said(eyes.verified(hits, some, spatial, k), why)
+                for hits, some in zip(before, photos, strict=True)
+            ]
+        if isinstance(self.rerank, Chain) and not self.rerank:
+            return replace(self, rerank=None)(queries, k, exclude)
         if self.rerank is None and k == 1:  # a gap is between two
             return [replace(hits, hits=hits.hits[:1]) for hits in self(queries, 2, exclude)]
         if not self.engine.counts()[0]:
@@ -57,6 +79,7 @@ class Search:
         by = "image" if self.level == "image" else "object"
         tree = self.where.tree if self.where is not None else None
         plain = not self.exclude_cameras and self.rerank is None
+        scores: list[NDArray[np.float64]] | None = None
         if plain and remote.can_search(self.engine, tree):
             if self.where is not None:
                 finding.check_columns(self.engine, self.where)
@@ -64,13 +87,21 @@ class Search:
             kind = "the engine's index"
         else:
             view = self.views.get(by, self.exclude_cameras)
-            found = view.nearest(
-                queries, k, distinct=by == "image", keep=self._keep(view), without=barred
-            )
-            if self.rerank is not None:
-                found = self.rerank(queries, found, view)
+            how: dict[str, Any] = {"distinct": by == "image", "keep": self._keep(view)}
+            how["without"] = barred
+            if isinstance(self.rerank, Chain):
+                from resight.search.reranking import looked  # its loops are compiled: not for all
+
+                ready = self.views.ready(by, self.exclude_cameras, view, self.rerank)
+                found, scores = looked(ready, view, queries, k, **how)
+            else:
+                found = view.nearest(queries, k, **how)
+                if self.rerank is not None:
+                    found = self.rerank(queries, found, view)
             kind = view.base.info.get("kind", "flat")
         answers = self._hits(found, self._shown(queries, found), kind)
+        if scores is not None:
+            answers = [_scored(hits, line) for hits, line in zip(answers, scores, strict=True)]
         return answers if self.known is None else self._judged(answers, found, self.known)
 
     def _judged(self, answers: list[Hits], found: list[Near], known: Known) -> list[Hits]:
@@ -84,7 +115,7 @@ class Search:
                 continue
             p = known.calibration.p_values(near.similarities, near.groups)
             likely: list[float | None] = [None] * len(hits)
-            if known.probability is not None:
+            if known.probability is not None and self.rerank is None:  # learned from plain ones
                 table = near.similarities[None]
                 likely = known.probability(table, gaps(table))[0].tolist()
             told = tuple(
@@ -153,6 +184,7 @@ class Search:
         roots = {root.id: root for root in self.engine.roots()}
         counts = self._counts(found)
         why = f"{self.level} level, {kind}" + (", re-ranked" if self.rerank is not None else "")
+        why += f" by {self.rerank}" * isinstance(self.rerank, Chain)
         answers = []
         for near, line in zip(found, shown, strict=True):
             hits: list[Hit] = []
@@ -186,6 +218,17 @@ class Search:
             if one.camera not in self.exclude_cameras:
                 counts[one.object_id] = counts.get(one.object_id, 0) + one.count
         return counts
+
+
+def _scored(hits: Hits, scores: NDArray[np.float64]) -> Hits:
+    told = zip(hits.hits, scores.tolist(), strict=True)
+    return replace(hits, hits=tuple(replace(hit, score=score) for hit, score in told))
+
+
+def _said(hits: Hits, why: str) -> Hits:
+    """The same, with what re-ranked them said."""
+    told = (replace(hit, why=hit.why.partition(", re-ranked")[0] + why) for hit in hits.hits)
+    return replace(hits, hits=tuple(told))
 
 
 def _best_of(images: View, group: int, query: NDArray[np.float32]) -> int:

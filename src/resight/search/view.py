@@ -126,6 +126,23 @@ class View:
         at = np.minimum(np.searchsorted(allowed, keys), max(0, len(allowed) - 1))
         return allowed[at] == keys if len(allowed) else np.zeros(len(keys), bool)
 
+    def kept(self, keys: Ints, mask: Bools) -> Bools:
+        """What a mask over `nearest`'s positions says of keys (n,) that are alive."""
+        order = self._order()
+        return mask[order[np.searchsorted(self._all()[0][order], keys)]]
+
+    def cosines(self, keys: Ints, query: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The cosines of a unit query (D,) and the vectors of keys that are alive."""
+        order = self._order()
+        rows = self._rows(order[np.searchsorted(self._all()[0][order], keys)])
+        return np.asarray((rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1))
+
+    def _order(self) -> Ints:
+        """Positions of all that is alive, by key."""
+        keys, _, alive = self._all()
+        at = np.flatnonzero(alive)
+        return at[np.argsort(keys[at], kind="stable")]
+
     def _rows(self, at: Ints) -> NDArray[np.float32]:
         """Unit vectors by position."""
         base = len(self.base)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.graph.rerank import Chain
 from resight.search import cache
 from resight.search.engines.contract import Engine, Sum
 from resight.search.index import RECALL_FLOOR, Index, Kind, build, new_flat, rows_of, unit
 from resight.search.view import Ints, View
+
+if TYPE_CHECKING:
+    from resight.search.reranking import Ready, Seconds
 
 # Changes that stand beside an index before it is built anew, as a share of it and at least.
 SHARE, LEAST = 0.1, 2000
@@ -35,6 +39,7 @@ class Views:
         self._engine, self._folder, self._tell = engine, folder, tell
         self._views: dict[str, View] = {}
         self._without: dict[frozenset[str], View] = {}
+        self._seconds: Seconds | None = None
         self._generation = 0
         self.lock = threading.RLock()
 
@@ -58,6 +63,7 @@ class Views:
         if meta["generation"] != self._generation:
             self._views.clear()
             self._without.clear()
+            self._seconds = None
             self._generation = meta["generation"]
         if without_cameras and level == "object":
             return self._seen_otherwise(without_cameras, int(meta["version"]))
@@ -70,6 +76,18 @@ class Views:
             view = self._anew(level, view, meta)
         self._views[level] = view
         return view
+
+    def ready(
+        self, level: str, without_cameras: Collection[str], view: View, chain: Chain
+    ) -> Ready:
+        """What a chain needs of a view that `get` gave; hold `lock` as there."""
+        from resight.search.reranking import Seconds  # its loops are compiled: not for all
+
+        if self._seconds is None:
+            self._seconds = Seconds(self._folder, self._tell)
+        seen = without_cameras if level == "object" else ()
+        name = level + "".join(f"@{camera}" for camera in sorted(seen))
+        return self._seconds.get(name, view, chain, self._of(self._engine.meta()))
 
     def _worn(self, view: View, meta: dict[str, Any]) -> bool:
         """Whether recall has fallen below its floor, measured again after every few changes."""
@@ -88,6 +106,7 @@ class Views:
         """Make everything anew when it is next asked for."""
         self._views.clear()
         self._without.clear()
+        self._seconds = None
         if self._folder is not None:
             cache.drop(self._folder)
 

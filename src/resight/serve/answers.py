@@ -55,6 +55,11 @@ class HitAnswer(BaseModel):
     columns: dict[str, Any]
     thumbnail: str | None
     why: str
+    score: float | None = Field(description="What hits stand by, where they were re-ranked.")
+    inliers: int | None = Field(description="Points that agree, where pictures were compared.")
+    matches: list[tuple[float, float, float, float]] = Field(
+        description="x1, y1 in the query and x2, y2 in the image, pixels of the upright pictures."
+    )
 
 
 class Milliseconds(BaseModel):
@@ -75,6 +80,7 @@ class SearchAnswer(BaseModel):
     p_value: float | None
     alpha: float | None
     level: str
+    rerank: str
     hits: list[HitAnswer]
     milliseconds: Milliseconds
 

@@ -37,6 +37,7 @@ class Options:
     where: str | None = None
     exclude_cameras: tuple[str, ...] = ()
     alpha: float | None = None
+    rerank: str = "none"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from resight.data.transforms import Preprocess
+from resight.graph.rerank import parse as parse_chain
 from resight.models.export.session import share_cores, threads
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
@@ -27,6 +28,8 @@ from resight.serve.settings import Settings
 from resight.serve.uploads import Gate, Region
 from resight.serve.writing import Writing
 
+# Beyond so many vectors a look at neighbourhoods takes too long to be made ready after a change.
+RERANKED = 5_000
 log = logging.getLogger("resight.serve")
 
 
@@ -155,6 +158,10 @@ class Service:
             raise Problem(
                 503, "the gallery was given another embedder; try again", {"Retry-After": "1"}
             )
+        if parse_chain(options.rerank).look is not None and len(self.gallery) > RERANKED:
+            raise Problem(
+                422, f"rerank: this gallery has more than {RERANKED:,} vectors; aqe goes with any"
+            )
         return self.gallery.search_vectors(
             vectors,
             options.k,
@@ -162,6 +169,7 @@ class Service:
             where=options.where,
             exclude_cameras=options.exclude_cameras,
             alpha=options.alpha,
+            rerank=options.rerank,
             exclude=exclude if any(exclude) else None,
         )
 

@@ -16,6 +16,8 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
+from resight.errors import UserError
+from resight.graph.rerank import parse as parse_chain
 from resight.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -49,6 +51,17 @@ def _box(region: Region) -> Region:
     return region
 
 
+def _second(text: str) -> str:
+    """A chain in its own spelling; of the steps that a service offers."""
+    try:
+        chain = parse_chain(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if chain.spatial is not None or chain.dba is not None:
+        raise ValueError("a service re-ranks by aqe, kreciprocal and diffusion")
+    return str(chain)
+
+
 class Asked(BaseModel):
     """A search: by photos of one thing, by an image of the gallery, or by an object's name."""
 
@@ -70,7 +83,9 @@ class Asked(BaseModel):
         None, description="Part of the upright photo: x1, y1, x2, y2 in pixels."
     )
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
-    rerank: Literal["none"] = "none"
+    rerank: Annotated[Text, AfterValidator(_second)] = Field(
+        "none", description="A second look: none, aqe, kreciprocal, diffusion, aqe+diffusion:n=5"
+    )
 
 
 class Moved(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ _MANY = 10_000  # queries: a query is then less than a hundredth of a point
 # Columns of per_query that are outcomes; all others describe the query.
 _OUTCOMES = {"row", "repeat", "path", "AP", "INP", "first_rank", "positives", "gallery"}
 _OUTCOMES |= {"right", "wrong", "right_similarity", "wrong_similarity"}
+_SECOND = ("rerank", "transductive")  # of a protocol: what may differ between runs
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _differing(records: Sequence[Record], names: Sequence[str], protocol: str) -
     for record, name in zip(records[1:], names[1:], strict=True):
         other = record.protocols[protocol]
         keys = sorted((set(first) | set(other)) - {"notes"})
-        wrong = [key for key in keys if first.get(key) != other.get(key)]
+        wrong = [key for key in keys if key not in _SECOND and first.get(key) != other.get(key)]
         if wrong:
             said = "; ".join(
                 f"{key}: {json.dumps(first.get(key))} and {json.dumps(other.get(key))}"
@@ -262,6 +263,10 @@ def _notes(
     if len(set(prints)) > 1:
         said = ", ".join(f"{str(p)[:8]} of {n}" for p, n in zip(prints, names, strict=True))
         notes.append(f"the image sets differ ({said}): so may galleries, not only models")
+    looks = [_look(record.protocols[protocol]) for record in records]
+    if len(set(looks)) > 1:
+        said = ", ".join(f"{n} {look}" for look, n in zip(looks, names, strict=True))
+        notes.append(f"re-ranking differs: {said}")
     galleries = [record.summaries[protocol].get("gallery") for record in records]
     if len(set(galleries)) > 1:
         said = ", ".join(f"{g} of {n}" for g, n in zip(galleries, names, strict=True))
@@ -279,6 +284,11 @@ def _notes(
                     " plain mean over queries that is compared here"
                 )
     return notes
+
+
+def _look(protocol: Mapping[str, Any]) -> str:
+    how = f"by {protocol['rerank']}" if protocol.get("rerank") else "none"
+    return how + ", transductive" * bool(protocol.get("transductive"))
 
 
 def _plain(value: float) -> float | None:

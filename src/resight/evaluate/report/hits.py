@@ -64,10 +64,17 @@ def _hits_of(
     asked = unit_rows(Picked(scores.features, part.matches.queries[places])[0 : len(places)])
     near = scores.per_query["right_similarity"]
     lists = [part.matches.truth.lists(q, q + 1) for q in places.tolist()]
+    rescored = np.empty((0, 0))
+    if part.scores is not None:
+        rescored = np.concatenate([part.scores[q : q + 1] for q in places.tolist()])
     best: list[list[tuple[float, int]]] = [[] for _ in inside]
     for start in range(0, len(gallery.row), _BLOCK):
         block = unit_rows(np.asarray(gallery.vectors[start : start + _BLOCK]))
-        similarity = exact_similarities(asked, block)
+        similarity = (
+            exact_similarities(asked, block)
+            if part.scores is None
+            else rescored[:, start : start + _BLOCK].copy()
+        )
         for i, q in enumerate(inside):
             values = similarity[i]
             if gallery.own is not None:

@@ -69,16 +69,8 @@ def object_ranks(
     in `object_gallery`, `n_gallery` the number of objects it searched.
     """
     objects, sums = object_sums(features, matches, protocol)
-    column = np.full(int(matches.object.max(initial=0)) + 2, -1, dtype=np.int64)
-    column[matches.object[matches.gallery]] = objects.code  # the last place is that of unknown
-    own = column[matches.object[matches.queries]]
+    truth, own = object_truth(objects, matches)
     matched = matches.truth.counts() > 0
-    # Where nothing of the own object is left for a query (an open set), its column is junk.
-    spent = ~matched & (own >= 0)
-    truth = GivenTruth(
-        Csr(offsets(matched.astype(np.int64)), own[matched]),
-        Csr(offsets(spent.astype(np.int64)), own[spent]),
-    )
     return rank_blocks(
         Picked(features, matches.queries),
         sums.centroids(),
@@ -89,6 +81,21 @@ def object_ranks(
         device=device,
         tick=tick,
     )
+
+
+def object_truth(objects: ObjectGallery, matches: Matches) -> tuple[GivenTruth, Ints]:
+    """The columns that are right, and each query's own column (Q,), -1 for none."""
+    column = np.full(int(matches.object.max(initial=0)) + 2, -1, dtype=np.int64)
+    column[matches.object[matches.gallery]] = objects.code  # the last place is that of unknown
+    own = column[matches.object[matches.queries]]
+    matched = matches.truth.counts() > 0
+    # Where nothing of the own object is left for a query (an open set), its column is junk.
+    spent = ~matched & (own >= 0)
+    truth = GivenTruth(
+        Csr(offsets(matched.astype(np.int64)), own[matched]),
+        Csr(offsets(spent.astype(np.int64)), own[spent]),
+    )
+    return truth, own
 
 
 class _OwnCentroids:

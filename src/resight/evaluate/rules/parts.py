@@ -7,23 +7,28 @@ one a draw (VehicleID, CUHK03).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
 from resight.errors import UserError
 from resight.evaluate.protocols import Mode, Protocol
+from resight.evaluate.ranking.units import Rows
 from resight.evaluate.rules.truth import UNKNOWN, Bools, Matches, codes, matches, taking_part
 
 
 @dataclass(frozen=True)
 class Part:
-    """One search: its matches, which draw it is, and the value of the `within` column."""
+    """One search: its matches, which draw it is, and the value of the `within` column.
+
+    `scores`: rows of scores when sliced, where it was re-ranked.
+    """
 
     matches: Matches
     repeat: int = 0
     value: str | None = None
+    scores: Rows | None = field(default=None, compare=False, repr=False)
 
 
 def parts_of(table: pl.DataFrame, protocol: Protocol, usable: Bools) -> list[Part]:

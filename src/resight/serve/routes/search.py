@@ -32,7 +32,7 @@ _FORM: dict[str, Any] = {
         "exclude_cameras": {"type": "array", "items": {"type": "string"}},
         "region": {"type": "string", "description": "x1,y1,x2,y2 in pixels", "example": "0,0,9,9"},
         "alpha": {"type": "number"},
-        "rerank": {"type": "string", "enum": ["none"]},
+        "rerank": {"type": "string", "default": "none", "example": "diffusion"},
     },
 }
 _BODY = {
@@ -75,6 +75,7 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
             asked.where,
             tuple(asked.exclude_cameras),
             asked.alpha,
+            asked.rerank,
         )
         if photos:
             found, seconds = await service.search(photos, asked.region, options, until)
@@ -86,6 +87,7 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
     _count(service, hits, seconds)
     told = {"request": request.scope["resight.request"], "no_match": hits.no_match}
     told |= {"p_value": hits.p_value, "alpha": hits.alpha, "level": options.level}
+    told |= {"rerank": options.rerank}
     told |= {"hits": [hit_json(hit) for hit in hits]}
     told |= {"milliseconds": {stage: round(1000 * s, 3) for stage, s in seconds.items()}}
     return JSONResponse(told)
