@@ -28,6 +28,10 @@ def serve(
     processes: Annotated[
         int, typer.Option(min=1, max=64, help="Server processes that share the gallery.")
     ] = 1,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(help="Evaluations, folders of them, or HTML pages to show; any number."),
+    ] = None,
     device: options.Device = None,
     set_: options.Set = None,
 ) -> None:
@@ -38,6 +42,8 @@ def serve(
     Examples:
 
       resight serve galleries/shop
+
+      resight serve galleries/shop --reports evaluations
 
       resight serve galleries/shop --keys keys.txt --new-key admin
 
@@ -59,11 +65,14 @@ def serve(
     from resight.settings import apply_pairs, build
 
     told = {"host": host, "port": port, "keys": keys, "processes": processes, "device": device}
+    told["reports"] = [place.absolute() for place in reports or ()]
     settings = build(Settings, apply_pairs(dict(told), set_ or []), "--set")
 
     from resight.search.gallery import Gallery
+    from resight.serve.reports import Reports
     from resight.serve.running import run
 
+    Reports(settings.reports)  # what is wrong with one is said before anything starts
     with Gallery.open(gallery) as opened:
         images = opened.engine.counts()[0]
     if not images:
