@@ -31,6 +31,8 @@ def places(tmp_path: Path) -> Path:
         (top / name).mkdir(parents=True)
         (top / name / "scores.json").write_text(json.dumps(SCORES))
         (top / name / "report.html").write_text(f"<h1>{name}</h1><script>alert(1)</script>")
+    (top / "one" / "all").mkdir()  # of a protocol: no evaluation of its own
+    (top / "one" / "all" / "scores.json").write_text("{}")
     (top / "two.html").write_text("<h1>compared</h1>")
     (top / "secret.txt").write_text("no")
     (top / ".hidden").mkdir()

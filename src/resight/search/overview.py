@@ -205,7 +205,7 @@ def main() -> int:
     """The process itself."""
     import faiss
 
-    os.nice(10)
+    os.nice(5)
     faiss.omp_set_num_threads(1)
     try:
         make_in(Path(sys.argv[1]))

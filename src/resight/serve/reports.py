@@ -81,6 +81,7 @@ def _found(place: Path) -> Iterator[Report]:
         below = here.relative_to(place).as_posix()
         name = place.name if below == "." else below
         if SCORES in files:
+            inner.clear()  # a folder for each protocol
             yield _of_evaluation(here, name or here.resolve().name)
         for file in sorted(files):
             if file.endswith(".html") and not (file == PAGE and SCORES in files):
