@@ -107,6 +107,7 @@ WORDS = {
     "--recipe": "auto (default), ",
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
+    "--reports": "Evaluations, folders of them, or HTML pages to show; any number.",
     "--resume": "Run folder to go on with, where it stopped.",
     "--scales": "Sum over image scales, e.g. 1,0.707,0.5.",
     "--seed": "Seed of everything random.",

@@ -17,7 +17,9 @@ from resight.data.splits import training_parts
 
 def test_lists_and_plain_names() -> None:
     told = ['["a", "b"]', "a", "", None, "[]", '{"x": 1}', "[3]", '["ä\\"x"]']
-    table = pl.DataFrame({"object": ["a", "a", "a", "a", "b", None, "3", 'ä"x'], "not_object": told})
+    table = pl.DataFrame(
+        {"object": ["a", "a", "a", "a", "b", None, "3", 'ä"x'], "not_object": told}
+    )
     assert denials(table) == [{"a", "b"}, {"a"}, set(), set(), set(), {'{"x": 1}'}, {"3"}, {'ä"x'}]
     assert denied(table).to_list() == [True, True, False, False, False, False, True, True]
     assert denied(table.drop("not_object")).to_list() == [False] * 8

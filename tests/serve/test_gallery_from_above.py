@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from resight.client import Client
 from resight.search.editing import move
 from resight.search.gallery import Gallery
 from resight.search.overview import make_in
@@ -184,5 +185,12 @@ def test_in_a_real_server(folder: Path, served: Any) -> None:
     address, process = served(folder)
     told = made(httpx.Client(base_url=address, timeout=60), "/v1/map")
     assert len(told["points"]) == 60
+    with Client(address) as client:
+        assert client.map(by="camera")["points"] == told["points"]
+        assert list(client.doubtful("pairs", limit=1, least=0.9)) == list(
+            client.doubtful(least=0.9)
+        )
+        assert list(client.reports()) == []
+        assert client.picture(1)[:2] == b"\xff\xd8"
     process.terminate()
     assert process.wait(60) == -signal.SIGTERM
