@@ -32,6 +32,7 @@ SHOTS = {
     "page-desktop": (1280, 820, 1, "light", "hits"),
     "page-phone": (390, 800, 2, "light", "hits"),
     "page-dark": (1280, 820, 1, "dark", "start"),
+    "page-map": (1280, 820, 1, "light", "map"),
 }
 
 
@@ -78,8 +79,12 @@ def show(page: Page, view: str, photo: Path) -> None:
     if view == "hits":
         page.locator("input[type=file][multiple]").last.set_input_files(str(photo))
         page.locator(".results:not([aria-busy]) .hit").first.wait_for()
+    elif view == "map":
+        page.get_by_role("link", name="Map").click()
+        page.locator(".map canvas").wait_for(timeout=600_000)  # laid out at the first time
+        page.wait_for_timeout(2000)
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
 
 
 def small(png: bytes) -> bytes:

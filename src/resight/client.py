@@ -116,6 +116,22 @@ class Client:
         """Its small picture, a JPEG."""
         return self._send("GET", f"/v1/images/{image:d}/thumbnail").content
 
+    def picture(self, image: int) -> bytes:
+        """Its picture, a JPEG of 480 pixels; the small one where the photo is gone."""
+        return self._send("GET", f"/v1/images/{image:d}/picture").content
+
+    def map(self, by: str = "object") -> Json:
+        """Positions of all images, and the values of a column; "making": a newer one is made."""
+        return self._call("GET", "/v1/map", params={"by": by})
+
+    def doubtful(self, kind: str = "pairs", limit: int = 200, **how: Any) -> Iterator[Json]:
+        """Pairs nearly equal (`least`: their similarity), or outliers; `limit` at a time."""
+        return self._pages("/v1/doubtful", kind, {"kind": kind} | how, limit)
+
+    def reports(self, limit: int = 200) -> Iterator[Json]:
+        """The evaluations that the service shows, with their figures."""
+        return self._pages("/v1/reports", "reports", {}, limit)
+
     def images(self, where: str | None = None, limit: int = 200) -> Iterator[Json]:
         """All images, or those that pass a filter, fetched `limit` at a time."""
         asked = {"where": where} if where is not None else {}

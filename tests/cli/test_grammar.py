@@ -112,6 +112,7 @@ WORDS = {
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",
     "--rerank": "A second look: aqe, dba, kreciprocal, diffusion, spatial",
+    "--reports": "Evaluations, folders of them, or HTML pages to show; any number.",
     "--resume": "Run folder to go on with, where it stopped.",
     "--runtime": "What runs the network: torch, onnx, or auto, which is onnx on a CPU where that "
     "pays.",

@@ -115,6 +115,11 @@ def test_paths_and_headers(client: Any, shared: Path) -> None:
         "/v1/objects/" + "x" * 3000, "/v1/objects/😀", "/v1/images?offset=-1",
         "/v1/images?offset=99999999999999999999", "/v1/images?limit=0", "/v1/images?where=%00",
         "/v1/objects?like=%00", "/nothing", "/v1/images/1/thumbnail/../../2x",
+        "/v1/images/1/picture/../../../app.py", "/v1/images/..%2f1/picture", "/v1/images/0/picture",
+        "/v1/map?by=%00", "/v1/map?by=path", "/v1/map?by=" + "x" * 3000, "/v1/doubtful?kind=all",
+        "/v1/doubtful?least=nan", "/v1/doubtful?least=0.1", "/v1/doubtful?limit=100000",
+        "/v1/thumbnails?image=../1", "/v1/thumbnails", "/v1/reports/../../etc/passwd",
+        "/v1/reports/0123456789ab/page", "/v1/reports/%2e%2e%2f%2e%2e/page",
     ):  # fmt: skip
         got = client.get(path)
         assert got.status_code in (404, 422), (path, got.status_code)

@@ -3,156 +3,27 @@
 from __future__ import annotations
 
 import base64
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
-import pytest
-from PIL import Image, ImageDraw
-
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("fastapi", reason="the service's packages are not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-if not CHROMIUM:
-    pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
-
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync"
+from browsing import (
+    NAMES,
+    Watched,
+    address,
+    api,
+    browser,
+    choose,
+    hits,
+    images,
+    photo,
+    pictures,
+    until,
+    watched,
 )
-# Forms with files are not shown to Playwright: what was sent is noted in the page.
-SENT = """
-window.sent = [];
-const plain = window.fetch;
-window.fetch = (url, options) => {
-  if (options?.body instanceof FormData)
-    sent.push(Object.fromEntries([...options.body].map(([k, v]) => [k, v.name ?? v])));
-  return plain(url, options);
-};
-"""
-SIZES = {"desk": (1280, 860, False), "phone": (390, 844, True)}
+
+__all__ = ["address", "browser", "pictures", "watched"]  # fixtures
+
 PAGE = Path(__file__).parents[2] / "src/resight/serve/page"
-NAMES = [
-    "red mug",
-    "blue kettle",
-    "teapot <b>",
-    "green jar",
-    "tall vase",
-    "bowl & lid",
-    "jug",
-    "plate 7",
-]
-
-
-def still_life(number: int, shot: int) -> Image.Image:
-    """A thing on a table: what it is by its number, how it stands and is lit by the shot."""
-    rng = np.random.default_rng([5, number])
-    back, thing, band = (tuple(int(v) for v in rng.integers(30, 226, 3)) for _ in range(3))
-    picture = Image.new("RGB", (220, 180), back)
-    pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, 130, 220, 180), fill=tuple(v // 2 for v in back))
-    x, wide, tall = 70 + 6 * shot, 60 + 6 * (number % 4), 60 + 8 * (number % 5)
-    pen.rounded_rectangle((x, 150 - tall, x + wide, 150), 14, fill=thing)
-    pen.rectangle((x, 120, x + wide, 130), fill=band)
-    noise = np.random.default_rng([9, number, shot]).normal(0, 6, (180, 220, 3))
-    return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page") / "things"
-    folder.mkdir()
-    lines = ["path,object,place,shelf"]
-    for number, name in enumerate(NAMES):
-        for shot in range(4):
-            still_life(number, shot).save(folder / f"{number}-{shot}.png")
-            lines.append(f"{number}-{shot}.png,{name},{('shop', 'store')[shot % 2]},{number % 3}")
-    (folder / "index.csv").write_text("\n".join(lines) + "\n")
-    for shot in (5, 6):
-        still_life(1, shot).save(folder.parent / f"new-{shot}.png")
-    rng = np.random.default_rng(4)
-    Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((240, 180), 0).save(
-        folder.parent / "strange.png"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(pictures: Path, embedder: Any, serving: Callable[..., Any]) -> str:
-    """Where the service is. What a test changes it changes back."""
-    from resight.search.gallery import Gallery
-
-    folder = pictures.parent / "gallery"
-    with Gallery.create(folder, embedder, "image") as gallery:
-        gallery.add(pictures / "index.csv")
-        gallery.calibrate("image")
-    return serving(folder, "--set", "deadline=60")[0] + "/"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[api.Browser]:
-    with api.sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        yield started
-        started.close()
-
-
-class Watched:
-    """A page, and all that it complained of."""
-
-    def __init__(self, browser: api.Browser, size: str, scheme: str = "light"):
-        width, height, touch = SIZES[size]
-        self.context = browser.new_context(
-            viewport={"width": width, "height": height},
-            has_touch=touch, is_mobile=touch, color_scheme=scheme, reduced_motion="reduce",
-        )  # fmt: skip
-        self.context.set_default_timeout(15_000)
-        self.page = self.context.new_page()
-        self.errors: list[str] = []
-        self.bytes = 0
-        self.page.add_init_script(SENT)
-        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-
-
-@pytest.fixture(params=list(SIZES))
-def watched(
-    request: pytest.FixtureRequest, browser: api.Browser, address: str
-) -> Iterator[Watched]:
-    one = Watched(browser, request.param)
-    yield one
-    one.context.close()
-    assert one.errors == []
-
-
-def choose(page: api.Page, *files: Path) -> None:
-    page.locator("input[type=file][multiple]").last.set_input_files([str(f) for f in files])
-
-
-def until(page: api.Page, condition: str) -> None:
-    """As `wait_for_function`, which the page's policy forbids: it takes strings for code."""
-    for _ in range(150):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(condition)
-
-
-def photo(pictures: Path) -> Path:
-    return pictures.parent / "new-5.png"
-
-
-def images(address: str) -> int:
-    return httpx.get(address + "v1/gallery").json()["images"]
-
-
-def hits(page: api.Page) -> api.Locator:
-    page.locator(".results:not([aria-busy]) .hit").first.wait_for()
-    return page.locator(".hit")
 
 
 def test_a_photo_finds_its_object(watched: Watched, address: str, pictures: Path) -> None:
@@ -355,54 +226,6 @@ def test_the_gallery(watched: Watched, address: str) -> None:
     api.expect(page.get_by_role("heading", name="teapot <b>")).to_be_visible()
 
 
-def offers(page: api.Page, address: str) -> None:
-    """Map and doubtful images, as a service may offer them."""
-    told = httpx.get(address + "v1/gallery").json() | {"offers": ["map", "doubtful"]}
-    every = httpx.get(address + "v1/images?limit=100").json()["images"]
-    rng = np.random.default_rng(3)
-    points = [
-        [*rng.normal(NAMES.index(one["object"]), 0.2, 2).round(3).tolist(), one["image"],
-         NAMES.index(one["object"])]
-        for one in every
-    ]  # fmt: skip
-    answers = {
-        "gallery": told,
-        "map": {"points": points, "objects": NAMES},
-        "doubtful*": {
-            "near_duplicates": [[every[0], every[5], 0.991]],
-            "outliers": [one | {"similarity": 0.31} for one in every[8:11]],
-        },
-    }
-    for name, answer in answers.items():
-        page.route(f"**/v1/{name}", lambda route, _, body=answer: route.fulfill(json=body))
-
-
-def test_doubtful_and_map(watched: Watched, address: str) -> None:
-    page = watched.page
-    offers(page, address)
-    page.goto(address + "?view=gallery")
-    page.get_by_role("link", name="Doubtful").click()
-    api.expect(page.locator(".pair")).to_have_count(1)
-    page.get_by_role("link", name="Map").click()
-    canvas = page.locator(".map canvas")
-    canvas.focus()
-    page.keyboard.press("+")
-    page.keyboard.press("0")
-    page.keyboard.press("Enter")
-    api.expect(page.locator(".map-list .image")).to_have_count(4 * len(NAMES))
-    page.get_by_role("button", name="Close").click()
-    page.get_by_role("button", name="Lasso").click()
-    place = canvas.bounding_box()
-    ring = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)]
-    at = [(place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in ring]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    for corner in at[1:]:
-        page.mouse.move(*corner, steps=3)
-    page.mouse.up()
-    api.expect(page.locator(".map-list .image").first).to_be_visible()
-
-
 def test_errors_say_what_to_do(browser: api.Browser, address: str) -> None:
     one = Watched(browser, "desk")
     page = one.page
@@ -446,44 +269,6 @@ def test_a_key_is_asked_for_once(browser: api.Browser, address: str) -> None:
     assert page.locator("dialog").count() == 0
     assert not [e for e in one.errors if "401" not in e]
     one.context.close()
-
-
-VIEWS = (
-    "",
-    "photo",
-    "?image=1&box=0.1,0.1,0.8,0.9&f.place=shop",
-    "?like=jug",
-    "?view=gallery",
-    "?view=gallery&object=jug",
-    "?view=gallery&tab=doubtful",
-    "?view=map",
-)
-
-
-def test_no_serious_fault_for_those_who_cannot_see(
-    browser: api.Browser, address: str, pictures: Path
-) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found: list[str] = []
-    for scheme, size in (("light", "desk"), ("dark", "phone")):
-        one = Watched(browser, size, scheme)
-        page = one.page
-        offers(page, address)
-        for view in VIEWS:
-            page.goto(address + view.replace("photo", ""))
-            if view == "photo":
-                choose(page, photo(pictures))
-                hits(page)
-                page.keyboard.press("r")
-                page.locator(".notice").wait_for()
-            page.wait_for_load_state("networkidle")
-            for fault in axe.run(page).response["violations"]:
-                if fault["impact"] in ("serious", "critical"):
-                    where = [node["target"] for node in fault["nodes"]][:3]
-                    found.append(f"{scheme} {size} {view}: {fault['id']} {where}")
-        assert one.errors == []
-        one.context.close()
-    assert found == []
 
 
 def test_small_and_without_help_from_elsewhere(watched: Watched, address: str) -> None:

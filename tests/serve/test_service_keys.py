@@ -25,6 +25,13 @@ ROUTES = {  # (method, path): the role it needs
     ("GET", "/v1/images"): "search",
     ("GET", "/v1/images/{image}"): "search",
     ("GET", "/v1/images/{image}/thumbnail"): "search",
+    ("GET", "/v1/images/{image}/picture"): "search",
+    ("GET", "/v1/thumbnails"): "search",
+    ("GET", "/v1/map"): "search",
+    ("GET", "/v1/doubtful"): "search",
+    ("GET", "/v1/reports"): "search",
+    ("GET", "/v1/reports/{report}"): "search",
+    ("GET", "/v1/reports/{report}/page"): "search",
     ("POST", "/v1/feedback"): "search",
     ("DELETE", "/v1/feedback/{number}"): "search",
     ("POST", "/v1/images"): "write",
@@ -49,7 +56,7 @@ def test_every_route_is_in_the_table(client: Any) -> None:
 @pytest.mark.parametrize("role", ["", "search", "write", "admin"])
 def test_each_route_with_each_role(client: Any, role: str) -> None:
     for (method, path), needed in ROUTES.items():
-        path = path.format(name="object 03", image=10**9, number=10**9)
+        path = path.format(name="object 03", image=10**9, number=10**9, report="0" * 12)
         got = client.request(method, path, headers=bearer(role))
         if needed and not role:
             assert is_problem(got, 401), path

@@ -223,8 +223,15 @@ def test_health_metrics_and_page(client: Any, one: bytes) -> None:
     assert client.get("/static/index.html").status_code == 200
 
 
-def test_examples_of_the_openapi_hold(client: Any) -> None:
+def test_examples_of_the_openapi_hold(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<h1>a report</h1>")
+    with client_of(shared, reports=(tmp_path / "page.html",)) as client:
+        _examples_hold(client)
+
+
+def _examples_hold(client: Any) -> None:
     schema = client.get("/openapi.json").json()
+    (report,) = client.get("/v1/reports").json()["reports"]
     ran = 0
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
@@ -233,6 +240,11 @@ def test_examples_of_the_openapi_hold(client: Any) -> None:
             for one in route.get("parameters", ()):
                 value = one.get("examples") or one["schema"].get("examples") or [None]
                 value = next(iter(value.values())) if isinstance(value, dict) else value[0]
+                if one["in"] == "query" and one.get("required"):
+                    values = value if isinstance(value, list) else [value]
+                    at += "?" + "&".join(f"{one['name']}={part}" for part in values)
+                if one["name"] == "report":
+                    value = report["report"]  # which are there differs
                 if one["in"] == "path":
                     at = at.replace("{" + one["name"] + "}", str(value))
             body = route.get("requestBody", {}).get("content", {}).get("application/json", {})

@@ -28,6 +28,10 @@ def serve(
     processes: Annotated[
         int, typer.Option(min=1, max=64, help="Server processes that share the gallery.")
     ] = 1,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(help="Evaluations, folders of them, or HTML pages to show; any number."),
+    ] = None,
     device: options.Device = None,
     runtime: options.Runtime = None,
     set_: options.Set = None,
@@ -39,6 +43,8 @@ def serve(
     Examples:
 
       resight serve galleries/shop
+
+      resight serve galleries/shop --reports evaluations
 
       resight serve galleries/shop --keys keys.txt --new-key admin
 
@@ -61,11 +67,14 @@ def serve(
 
     told = {"host": host, "port": port, "keys": keys, "processes": processes, "device": device}
     told |= {"runtime": runtime}
+    told["reports"] = [place.absolute() for place in reports or ()]
     settings = build(Settings, apply_pairs(dict(told), set_ or []), "--set")
 
     from resight.search.gallery import Gallery
+    from resight.serve.reports import Reports
     from resight.serve.running import run
 
+    Reports(settings.reports)  # what is wrong with one is said before anything starts
     with Gallery.open(gallery) as opened:
         images = opened.engine.counts()[0]
     if not images:

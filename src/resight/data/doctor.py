@@ -18,6 +18,7 @@ import polars as pl
 
 from resight.data import duplicates
 from resight.data.decode import BadImage
+from resight.data.denied import denials
 from resight.data.imageset import ImageSet
 from resight.data.inspect import NAMES, PROBLEMS, TRAITS, Array, Inspection, inspect, thumbnail
 from resight.data.labels import Finding, label_findings
@@ -118,7 +119,7 @@ def examine(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; ours say it in order
         seen = inspect(images, workers=workers, progress=progress)
-        findings = [*_files(seen), *_duplicates(images, seen, near)]
+        findings = [*_files(seen), *_duplicates(images, seen, near), *_denied(images, seen)]
     return _report(images, seen, findings)
 
 
@@ -205,6 +206,28 @@ def _duplicates(images: ImageSet, seen: Inspection, near: bool) -> Iterator[Find
                 rows, partners = (side.tolist() for side in kinds[kind])
                 text = f"{_WHAT[name]} stands {meaning}"
                 yield Finding(f"{name}-{kind}", severity, len(rows), text, rows, partners)
+
+
+def _denied(images: ImageSet, seen: Inspection) -> Iterator[Finding]:
+    """Rows whose file is said in another row not to show their object."""
+    told = denials(images.table)
+    if not any(told):
+        return
+    of: dict[tuple[int, int], set[str]] = {}
+    digest = [(int(high), int(low)) for high, low in seen.digest]
+    for key, names in zip(digest, told, strict=True):
+        of.setdefault(key, set()).update(names)
+    rows = [
+        row
+        for row, name in enumerate(images.table["object"].to_list())
+        if seen.problem[row] == 0 and name in of[digest[row]] and name not in told[row]
+    ]
+    if rows:
+        text = (
+            "another row of the same file says in not_object that it is not this; training looks "
+            "at each row alone, so take the wrong one out"
+        )
+        yield Finding("denied-elsewhere", "warning", len(rows), text, rows)
 
 
 def write_sheet(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from resight.data.denied import denials, denied
 from resight.data.imageset import ImageSet
 from resight.data.spelling import spellings, told_apart
 
@@ -33,6 +34,7 @@ class Finding:
 def label_findings(images: ImageSet) -> Iterator[Finding]:
     """Everything that the labels, roles and cameras say against training or scoring."""
     yield from _labels(images)
+    yield from _denied(images)
     yield from _spelling(images)
     yield from _queries(images)
     yield from _cameras(images)
@@ -82,6 +84,17 @@ def _labels(images: ImageSet) -> Iterator[Finding]:
         if empty:
             text = f"no row is of split {empty[0]}; it can't be used for that"
             yield Finding("empty-split", "info", 1, text, unit="splits")
+
+
+def _denied(images: ImageSet) -> Iterator[Finding]:
+    """Labels that the column not_object takes back, and images known only by what they are not."""
+    table = images.table.select("object").with_row_index("row")
+    said = pl.Series([bool(names) for names in denials(images.table)], dtype=pl.Boolean)
+    text = "not_object denies this very object; one of the two is wrong, training leaves these out"
+    yield from _of_rows("denied-object", "warning", table.filter(denied(images.table)), text)
+    text = "the object is unknown, not_object says which it is not; no recipe learns from that yet"
+    only = table.filter(said & pl.col("object").is_null())
+    yield from _of_rows("only-denied", "info", only, text)
 
 
 def _spelling(images: ImageSet) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from resight.data.denied import denied
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 
@@ -48,11 +49,17 @@ def training_parts(images: ImageSet, *, val_share: float, seed: int) -> Parts:
 
     The set's own train and val rows, if it has any; a set without splits first gives 30 % of its
     objects to test. Without usable val rows, a `val_share` of the training objects is held out.
-    The test rows are in neither part.
+    The test rows are in neither part, and no row is trained as an object that it denies
+    (`data.denied`).
 
     Raises UserError when fewer than two objects are left to train on, or none has two images.
     """
     notes = []
+    wrong = denied(images.table)
+    if wrong.any():
+        notes.append(f"{int(wrong.sum())} images left out: their not_object denies their object")
+        known = pl.when(~wrong).then(pl.col("object"))
+        images = replace(images, table=images.table.with_columns(known.alias("object")))
     if not images.objects():
         raise UserError(
             f"{images.source}: no labels; training needs an object for each image "

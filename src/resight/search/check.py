@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from resight.search import cache
+from resight.search.doubtful import outliers
 from resight.search.engines import sqlite_care as care
 from resight.search.engines.contract import Engine, Sum
 from resight.search.engines.sqlite import SqliteEngine
 from resight.search.gallery import EMBEDDER, Gallery
 from resight.search.incoming import full_path
-from resight.search.index import unit
 from resight.search.sums import Key, adjusted
 
 FAULT, NOTE = "fault", "note"
-_OUTLIER = 4.0  # robust standard deviations
 
 
 @dataclass(frozen=True)
@@ -233,40 +232,15 @@ def _photos(gallery: Gallery) -> Iterator[Finding]:
 def _outliers(gallery: Gallery) -> Iterator[Finding]:
     """Images whose similarity to the centroid of their object's others is unlike the rest."""
     engine = gallery.engine
-    totals = {
-        key: (sum(s.count for s in group), sum(s.total for s in group))
-        for key, group in _by_object(engine).items()
-    }
-    ids_, sims = [], []
-    for ids, groups, vectors in engine.every_vector():
-        for id_, group, vector in zip(ids.tolist(), groups.tolist(), vectors, strict=True):
-            count, total = totals.get(group, (0, None))
-            if count < 3 or total is None:
-                continue
-            pair = unit(np.stack([total - vector, vector.astype(np.float64)]))
-            ids_.append(id_)
-            sims.append(float(pair[0].astype(np.float64) @ pair[1]))
-    if len(sims) < 10:
-        return
-    values = np.array(sims)
-    middle = np.median(values)
-    width = 1.4826 * np.median(np.abs(values - middle))
-    far = np.flatnonzero(values < middle - _OUTLIER * max(float(width), 1e-6))
-    for at in far[np.argsort(values[far])][:50]:
-        (row,) = engine.rows([ids_[at]])
+    far = outliers(engine.sums(), engine.every_vector())
+    for id_, similarity in zip(far.ids[:50].tolist(), far.similarities[:50], strict=True):
+        (row,) = engine.rows([id_])
         text = (
-            f"far from the other images of {row.object!r} (similarity {values[at]:.2f}, usually "
-            f"{middle:.2f}); is it the same thing?"
+            f"far from the other images of {row.object!r} (similarity {similarity:.2f}, usually "
+            f"{far.usual:.2f}); is it the same thing?"
         )
         mend = f"resight gallery move {gallery.folder} {_named(gallery, row.id)} --to OBJECT"
         yield Finding(NOTE, "outlier", _named(gallery, row.id), text, mend, (row.id,))
-
-
-def _by_object(engine: Engine) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    for one in engine.sums():
-        found.setdefault(one.object_id, []).append(one)
-    return found
 
 
 def _named(gallery: Gallery, image: int) -> str:

@@ -118,6 +118,86 @@ class ObjectAnswer(ImagesAnswer):
     object: str
 
 
+class PairAnswer(BaseModel):
+    """Two images that are nearly equal."""
+
+    images: tuple[ImageAnswer, ImageAnswer]
+    similarity: float
+    same_file: bool
+
+
+class OutlierAnswer(ImageAnswer):
+    """An image, and how similar it is to its object's others."""
+
+    similarity: float
+
+
+class DoubtfulAnswer(Page):
+    """Of one kind; `current`: of the gallery as it is now; `usual`: what outliers lie below."""
+
+    kind: Literal["pairs", "outliers"]
+    making: bool
+    current: bool
+    usual: float | None
+    pairs: list[PairAnswer]
+    outliers: list[OutlierAnswer]
+
+
+class MapAnswer(BaseModel):
+    """Positions in [-1, 1], each (x, y, image), and what they are coloured by.
+
+    `of`: for each point which of `names` (-1: none). Where a column holds many numbers both are
+    empty, and `values` has the number of each point.
+    """
+
+    making: bool
+    current: bool
+    method: str | None
+    images: int
+    columns: list[str]
+    by: str
+    points: list[tuple[float, float, int]]
+    names: list[str]
+    of: list[int]
+    values: list[float | None] | None
+
+
+class ScoreAnswer(BaseModel):
+    """The headline of a protocol's scores; figures are fractions, `interval` that of `primary`."""
+
+    protocol: str
+    title: str
+    level: str
+    primary: str
+    figures: dict[str, float]
+    interval: tuple[float | None, float | None] | None
+    queries: int | None
+    gallery: int | None
+
+
+class ReportAnswer(BaseModel):
+    """A report; `page`: the address of its page, for ten minutes and without a key."""
+
+    report: str
+    kind: Literal["evaluation", "page"]
+    title: str
+    when: str | None
+    page: str | None
+    scores: list[ScoreAnswer]
+
+
+class ReportsAnswer(Page):
+    """Reports."""
+
+    reports: list[ReportAnswer]
+
+
+class ThumbnailsAnswer(BaseModel):
+    """Small pictures, by image: JPEGs as base64."""
+
+    thumbnails: dict[str, str]
+
+
 class ModelAnswer(BaseModel):
     """The embedder."""
 
@@ -169,6 +249,7 @@ class GalleryAnswer(BaseModel):
     columns: list[ColumnAnswer]
     role: Literal["search", "write", "admin"]
     limits: LimitsAnswer
+    offers: list[str] = Field(description="What this service can do: doubtful, map, reports, ...")
 
 
 class FeedbackAnswer(BaseModel):

@@ -18,7 +18,16 @@ from resight.serve.answers import ProblemAnswer
 from resight.serve.keys import Keys
 from resight.serve.middleware import Around
 from resight.serve.problems import add_handlers
-from resight.serve.routes import feedback, gallery, health, images, objects, search
+from resight.serve.routes import (
+    feedback,
+    gallery,
+    health,
+    images,
+    objects,
+    overview,
+    reports,
+    search,
+)
 from resight.serve.service import Service
 from resight.serve.settings import Settings
 
@@ -29,7 +38,7 @@ FOLDER, TOLD = "RESIGHT_SERVE_GALLERY", "RESIGHT_SERVE_SETTINGS"
 def create_app(gallery_folder: str | Path, settings: Settings | None = None) -> FastAPI:
     """A gallery as an ASGI application; gallery and embedder are opened when it starts.
 
-    Raises UserError for keys that can't be read.
+    Raises UserError for keys or reports that can't be read.
     """
     settings = settings or Settings()
     service = Service(Path(gallery_folder), settings, Keys.read(settings.keys))
@@ -53,7 +62,7 @@ def create_app(gallery_folder: str | Path, settings: Settings | None = None) -> 
     )
     app.state.service = service
     add_handlers(app)
-    for part in (search, images, objects, gallery, feedback, health):
+    for part in (search, images, objects, gallery, overview, reports, feedback, health):
         app.include_router(part.router)
 
     @app.get("/", include_in_schema=False)

@@ -55,7 +55,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, ...], tuple[int, Any]] = OrderedDict()
 
-    def _once(self, key: tuple[str, ...], make: Callable[[], Found]) -> Found:
+    def once(self, key: tuple[str, ...], make: Callable[[], Found]) -> Found:
         """What `make` gave at this version of the gallery."""
         version = self.gallery.engine.version()
         with self._lock:
@@ -81,9 +81,9 @@ class Catalogue:
         """A page of images, all or those that pass a filter. Raises UserError for a wrong one."""
         engine = self.gallery.engine
         if where is None:
-            ids = self._once(("ids",), lambda: engine.ids())
+            ids = self.once(("ids",), lambda: engine.ids())
         else:
-            ids = self._once(("ids", where), lambda: passing(engine, where))
+            ids = self.once(("ids", where), lambda: passing(engine, where))
         return self._page(ids, offset, limit)
 
     def _page(self, ids: Sequence[int], offset: int, limit: int) -> Json:
@@ -94,11 +94,13 @@ class Catalogue:
     def objects(self, like: str, offset: int, limit: int) -> Json:
         """A page of objects by name."""
         engine = self.gallery.engine
-        named = self._once(("objects", like), lambda: engine.objects(like, 0, 10_000_000))
-        found = []
-        for name, count in named[offset : offset + limit]:
-            first = (engine.images_of(name) or [0])[0]
-            found.append({"object": name, "images": count, "thumbnail": thumbnail_url(first)})
+        named = self.once(("objects", like), lambda: engine.objects(like, 0, 10_000_000))
+        some = named[offset : offset + limit]
+        first = engine.covers([name for name, _ in some])
+        found = [
+            {"object": name, "images": count, "thumbnail": thumbnail_url(first.get(name, 0))}
+            for name, count in some
+        ]
         return page(len(named), offset, limit) | {"objects": found}
 
     def object(self, name: str, offset: int, limit: int) -> Json:
@@ -136,7 +138,7 @@ class Catalogue:
             for level in LEVELS
             if (known := self.gallery.known(level)) is not None
         }
-        return told | {"columns": self._once(("columns",), self._columns)}
+        return told | {"columns": self.once(("columns",), self._columns)}
 
     def _columns(self) -> list[Json]:
         """What filters can ask for, with the most frequent values."""

@@ -42,20 +42,32 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
 
 
 def answer(head: dict[str, Any], photo: bytes) -> tuple[dict[str, Any], bytes]:
-    """A photo as the picture that the network takes: RGB, 8 bits, row by row."""
-    preprocess = Preprocess.model_validate(head["preprocess"])
+    """A photo as the picture that the network takes: RGB, 8 bits, row by row.
+
+    With "side" in the head it is one for people: a JPEG whose longer side has so many pixels.
+    """
+    side = int(head.get("side", 0))
+    preprocess = None if side else Preprocess.model_validate(head["preprocess"])
+    target = preprocess.decode_target if preprocess is not None else (side, side)
     try:
         found = _look(photo, head["pixels"], head["frames"])
-        picture = decode(
-            photo,
-            box=head["region"],
-            target=preprocess.decode_target,
-            max_pixels=head["pixels"],
-        )
+        picture = decode(photo, box=head["region"], target=target, max_pixels=head["pixels"])
     except BadImage as error:
         return {"error": error.reason, "unknown": error.reason == UNKNOWN}, b""
+    if preprocess is None:
+        return found, _jpeg(picture, side)
     small = preprocess.resized(picture)
     return found | {"shape": [small.height, small.width]}, small.tobytes()
+
+
+def _jpeg(picture: Image.Image, side: int) -> bytes:
+    """Never enlarged, and without what the file says of itself: place, camera, comments."""
+    small = picture.copy()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    small.info = {}
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85, optimize=True, progressive=True)
+    return file.getvalue()
 
 
 def _look(photo: bytes, pixels: int, frames: int) -> dict[str, Any]:

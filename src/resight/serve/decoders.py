@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.serve.overviews import environment
 from resight.serve.problems import Problem
 
 LENGTH = 4
@@ -40,13 +40,12 @@ class _Process:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "RESIGHT_KEYS"}
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "resight.serve.decoder"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
+            env=environment(),
             start_new_session=True,  # Ctrl-C is for the service, which ends it when it is done
         )
         await asyncio.wait_for(self._read(), START_SECONDS)
@@ -108,6 +107,19 @@ class Decoders:
 
     async def decode(self, photo: bytes, head: dict[str, Any]) -> Decoded:
         """Decode a photo. Raises Problem: 415 no image, 422 one that can't be used."""
+        answer, body, seconds, waited = await self._asked(photo, head)
+        height, width = answer["shape"]
+        pixels = np.frombuffer(body, np.uint8).reshape(height, width, 3)
+        return Decoded(pixels, answer["format"], answer["width"], answer["height"], seconds, waited)
+
+    async def picture(self, photo: bytes, head: dict[str, Any]) -> bytes:
+        """A smaller JPEG of a photo, of "side" pixels. Raises Problem as `decode` does."""
+        return (await self._asked(photo, head))[1]
+
+    async def _asked(
+        self, photo: bytes, head: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes, float, float]:
+        """A decoder's answer, the seconds that it took, and that it was waited for."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         for last in (False, True):  # one that died while it had nothing to do is no fault of ours
@@ -132,10 +144,7 @@ class Decoders:
         if "error" in answer:
             status = 415 if answer["unknown"] else 422
             raise Problem(status, f"photo: {answer['error']}")
-        height, width = answer["shape"]
-        pixels = np.frombuffer(body, np.uint8).reshape(height, width, 3)
-        found = answer["format"], answer["width"], answer["height"]
-        return Decoded(pixels, *found, loop.time() - started, started - begun)
+        return answer, body, loop.time() - started, started - begun
 
     def _back(self, one: _Process) -> None:
         if one.process is not None:

@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; font-src 'self'; manifest-src 'self'; worker-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "frame-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": CSP,
@@ -63,7 +63,7 @@ class Around:
                 told = MutableHeaders(scope=message)
                 told["X-Request-Id"] = request
                 for name, value in HEADERS.items():
-                    told[name] = value
+                    told.setdefault(name, value)  # a report has stricter ones
                 if "cache-control" not in told:
                     static = scope["path"].startswith("/static/")  # asked about again, by ETag
                     told["Cache-Control"] = "no-cache" if static else "no-store"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from resight.errors import UserError
 from resight.serve.app import FOLDER, TOLD
 from resight.serve.keys import Keys
+from resight.serve.links import SECRET
 from resight.serve.logs import set_up
 from resight.serve.metrics import SHARED
 from resight.serve.settings import LOCAL, Settings
@@ -35,6 +37,7 @@ def run(folder: Path, settings: Settings, tell: Callable[[str], None]) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     os.environ[FOLDER] = str(folder.absolute())
     os.environ[TOLD] = settings.model_dump_json()
+    os.environ[SECRET] = secrets.token_hex(32)
     if settings.processes > 1:
         os.environ[SHARED] = tempfile.mkdtemp(prefix="resight-metrics-")
     set_up()

@@ -22,8 +22,12 @@ from resight.serve.catalogue import Catalogue
 from resight.serve.decoders import Decoded, Decoders
 from resight.serve.feedback import Feedback
 from resight.serve.keys import Keys
+from resight.serve.links import Links
 from resight.serve.metrics import Metrics
+from resight.serve.overviews import Overviews
 from resight.serve.problems import Problem
+from resight.serve.renditions import Renditions
+from resight.serve.reports import Reports
 from resight.serve.settings import Settings
 from resight.serve.uploads import Gate, Region
 from resight.serve.writing import Writing
@@ -42,11 +46,14 @@ class Service:
     feedback: Feedback
     decoders: Decoders
     batcher: Batcher
+    overviews: Overviews
+    renditions: Renditions
     preprocess: Preprocess
 
     def __init__(self, folder: Path, settings: Settings, keys: Keys) -> None:
         self.folder, self.settings, self.keys = folder, settings, keys
         self.metrics = Metrics()
+        self.reports, self.links = Reports(settings.reports), Links()
         self.gate = Gate(settings.queue, self.metrics.queue.set)
         self.ready = False
         self._generation = 0
@@ -62,6 +69,7 @@ class Service:
             await asyncio.to_thread(self._open)
         finally:
             await starting
+        self.renditions = Renditions(self.gallery.engine, self.decoders, settings)
         told = self.metrics.batches.observe
         self.batcher = Batcher(self._embed, self._find, settings.batch, settings.wait, told)
         self.ready = True
@@ -75,6 +83,7 @@ class Service:
         self._load()
         self.catalogue = Catalogue(self.gallery)
         self.writing = Writing(self.gallery)
+        self.overviews = Overviews(self.folder.absolute(), self.gallery.engine)
         self.feedback = Feedback(self.folder / "feedback", self.settings.feedback)
         self._embed([np.zeros((*self.preprocess.size, 3), np.uint8)])  # the first one is slow
         self.gallery.views.get(self.gallery.level)
@@ -96,6 +105,7 @@ class Service:
             await asyncio.sleep(0.01)
         await self.batcher.close()
         await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self.overviews.close)
         await self.decoders.close()
         self.gallery.close()
         self.metrics.close()

@@ -26,6 +26,7 @@ class Settings(BaseModel):
     once; `wait`: seconds it waits for others that are on their way. `decoders`: processes that
     decode; `decode_seconds`: what one photo may take. `rate`: requests a minute of each key, in
     each process. `cors`: origins whose pages may call. `feedback`: answers kept at most.
+    `reports`: evaluations, folders of them and HTML pages that are shown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,3 +51,4 @@ class Settings(BaseModel):
     rate: Count = 1200
     cors: tuple[str, ...] = ()
     feedback: Count = 20_000
+    reports: tuple[Path, ...] = ()

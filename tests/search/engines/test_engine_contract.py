@@ -222,6 +222,9 @@ def test_objects_by_name(engine: Engine) -> None:
     assert [n for n, _ in engine.objects("b")] == ["Abc", "B", "b"]
     assert [n for n, _ in engine.objects("%_")] == ["100%_"]
     assert [n for n, _ in engine.objects(offset=2, limit=3)] == sorted(names)[2:5]
+    covers = engine.covers([*names, "nothing", "a"])
+    assert covers == {name: min(engine.images_of(name)) for name in names}
+    assert engine.covers([]) == {}
 
 
 def test_places_contents_and_sizes(engine: Engine) -> None:

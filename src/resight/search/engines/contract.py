@@ -202,6 +202,9 @@ class Engine(Protocol):
     def first_images(self, objects: Collection[int]) -> dict[int, int]:
         """The lowest image id of each of these objects, by object id."""
 
+    def covers(self, objects: Collection[str]) -> dict[str, int]:
+        """The lowest image id of each of these objects that is there, by name."""
+
     def images_at(self, root: int, path: str) -> list[int]:
         """Ids of the images of one file, whatever part of the picture, rising."""
 

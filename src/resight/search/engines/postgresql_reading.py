@@ -169,6 +169,14 @@ class PostgresReader:
         sql = "SELECT object, MIN(id) FROM images WHERE object = ANY(%s::bigint[]) GROUP BY object"
         return {row[0]: row[1] for row in self._reads.run(sql, [list(objects)])}
 
+    def covers(self, objects: Collection[str]) -> dict[str, int]:
+        """See the contract."""
+        sql = (
+            "SELECT o.name, MIN(i.id) FROM objects o JOIN images i ON i.object = o.id "
+            "WHERE o.name = ANY(%s::text[]) GROUP BY o.name"
+        )
+        return {row[0]: row[1] for row in self._reads.run(sql, [list(objects)])}
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         sql = "SELECT id FROM images WHERE root = %s AND path = %s ORDER BY id"

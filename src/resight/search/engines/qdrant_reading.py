@@ -198,6 +198,16 @@ class QdrantReader:
         of = {id_: self.images_of(name) for id_, name in self.object_names(objects).items()}
         return {id_: min(images) for id_, images in of.items() if images}
 
+    def covers(self, objects: Collection[str]) -> dict[str, int]:
+        """See the contract."""
+        found: dict[str, int] = {}
+        names = list(objects)
+        for start in range(0, len(names), 256):
+            some = where(object=names[start : start + 256])
+            for point in self._points(some, with_payload=["object"]):  # ids rise
+                found.setdefault(point.payload["object"], int(point.id))
+        return found
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         some = self._points(where(root=root, path=path), with_payload=False)

@@ -218,6 +218,17 @@ class SqliteReader:
             found.update(self.run(sql, part))
         return found
 
+    def covers(self, objects: Collection[str]) -> dict[str, int]:
+        """See the contract."""
+        found: dict[str, int] = {}
+        for part in _parts(list(objects)):
+            sql = (
+                "SELECT o.name, MIN(i.id) FROM objects o JOIN images i ON i.object = o.id "
+                f"WHERE o.name IN ({_marks(part)}) GROUP BY o.id"
+            )
+            found.update(self.run(sql, part))
+        return found
+
     def images_at(self, root: int, path: str) -> list[int]:
         """See the contract."""
         sql = "SELECT id FROM images WHERE root = ? AND path = ? ORDER BY id"

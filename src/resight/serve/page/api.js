@@ -85,40 +85,48 @@ export function query(path, given) {
   return text ? `${path}?${text}` : path;
 }
 
-/** Null instead of an error where the service does not offer this (yet). */
-export async function askIfThere(path) {
-  try {
-    return await ask(path);
-  } catch (problem) {
-    if (problem.status === 404 || problem.status === 501) return null;
-    throw problem;
-  }
-}
+const LARGE = 170; // pixels of the screen above which a thumbnail looks blown up
 
 /**
- * Points an <img> at a thumbnail. With a key it is fetched, for an <img> cannot carry one; it is
- * drawn when it comes near the window, so that long lists cost nothing.
+ * Shows an image of the gallery in an <img>: its thumbnail when it comes near the window, and the
+ * larger picture after it where it is shown that large. With a key they are fetched, for an <img>
+ * cannot carry one.
  */
-export function showThumbnail(image, path) {
-  if (!path) return;
-  if (!hasKey()) {
-    image.src = address(path);
-    return;
-  }
+export function showPicture(image, id) {
+  if (!hasKey()) image.src = address(thumbnailOf(id));
   const watch = new IntersectionObserver(async (seen) => {
     if (!seen.some((entry) => entry.isIntersecting)) return;
     watch.disconnect();
+    const large = Math.max(image.clientWidth, image.clientHeight) * devicePixelRatio > LARGE;
     try {
-      image.src = URL.createObjectURL(await blobOf(path));
-      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+      if (hasKey()) await put(image, thumbnailOf(id));
     } catch {
       image.dispatchEvent(new Event("error"));
     }
+    if (large) await put(image, pictureOf(id)).catch(() => {}); // the thumbnail stays
   }, { rootMargin: "300px" });
   watch.observe(image);
+}
+
+/** Another picture in an <img>, once it is there whole. */
+async function put(image, path) {
+  const held = hasKey() ? URL.createObjectURL(await blobOf(path)) : String(address(path));
+  const ready = new Image();
+  ready.src = held;
+  await ready.decode();
+  const freed = () => held.startsWith("blob:") && URL.revokeObjectURL(held);
+  image.addEventListener("load", freed, { once: true });
+  image.src = held;
 }
 
 /** The bytes of a picture. */
 export const blobOf = async (path) => (await send(path, { method: "GET" })).blob();
 
 export const thumbnailOf = (id) => `v1/images/${id}/thumbnail`;
+export const pictureOf = (id) => `v1/images/${id}/picture`;
+
+/** The image that an address of its thumbnail is of. */
+export const imageOf = (path) => /images\/(\d+)/.exec(path ?? "")?.[1] ?? null;
+
+/** An address of the service, for a frame or a tab. */
+export const placeOf = (path) => String(address(path));

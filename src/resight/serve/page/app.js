@@ -7,6 +7,7 @@ import { galleryView } from "./gallery.js";
 import { hitKeys } from "./hits.js";
 import { mapView } from "./map.js";
 import { askKey, errorBox, question, undoLast } from "./notices.js";
+import { reportsView } from "./reports.js";
 import { searchView } from "./search.js";
 import { follow, link, read } from "./state.js";
 import { applyTheme, themeButton } from "./theme.js";
@@ -32,11 +33,13 @@ async function start() {
   listen(gallery.limits);
   const places = {
     search: [searchView, "Search"], gallery: [galleryView, "Gallery"], map: [mapView, "Map"],
+    reports: [reportsView, "Reports"],
   };
+  const offered = (view) => ["search", "gallery"].includes(view) || gallery.offers?.includes(view);
   const nav = document.getElementById("nav");
   const links = {};
   for (const [view, [, words]] of Object.entries(places)) {
-    links[view] = h("a", { ...link({ view }), hidden: view === "map" && !gallery.offers?.includes("map") }, words);
+    links[view] = h("a", { ...link({ view }), hidden: !offered(view) }, words);
     nav.append(links[view]);
   }
   const side = document.getElementById("side");
@@ -47,7 +50,7 @@ async function start() {
 
   const views = {};
   let current = null, place = null;
-  const placeOf = (s) => [s.view, s.photos, s.image, s.like, s.object, s.tab].join();
+  const placeOf = (s) => [s.view, s.photos, s.image, s.like, s.object, s.tab, s.report].join();
   const show = (state, how) => {
     const name = places[state.view] ? state.view : "search";
     if (current !== name) {

@@ -70,39 +70,50 @@ export function addForm(photos, suggested, done) {
   }, field.element, send);
 }
 
-/** Another object for an image, asked for in a dialog. */
-export async function move(image, done) {
-  const field = objectField("It shows", { value: image.object ?? "", placeholder: "leave empty for no name" });
-  const to = await question("Move this image", field.element, {
+/** Another object for images, asked for in a dialog. */
+export async function move(images, done) {
+  const one = images.length === 1;
+  const field = objectField(one ? "It shows" : "They show", { value: one ? images[0].object ?? "" : "", placeholder: "leave empty for no name" });
+  const to = await question(one ? "Move this image" : `Move ${images.length} images`, field.element, {
     yes: "Move", read: () => ({ object: field.input.value.trim() || null }),
   });
-  if (!to || to.object === image.object) return;
-  const set = (object) => ask(`v1/images/${image.image}`, { method: "PATCH", json: { object } });
+  const moved = to ? images.filter((image) => image.object !== to.object) : [];
+  if (!moved.length) return;
   try {
-    await set(to.object);
-    notice(`Moved to ${to.object ?? "images without a name"}.`, {
-      undo: async () => { await set(image.object).catch(trouble); done(); },
+    await each(moved, (image) => set(image, to.object));
+    notice(`${one ? "Moved" : `${count(moved.length, "image")} moved`} to ${to.object ?? "images without a name"}.`, {
+      undo: async () => { await each(moved, (image) => set(image, image.object)).catch(trouble); done(); },
     });
-    done();
   } catch (problem) {
     trouble(problem);
   }
+  done();
+}
+
+const set = (image, object) => ask(`v1/images/${image.image}`, { method: "PATCH", json: { object } });
+
+/** One after the other: each is durable, and a service that is asked by others has room for them. */
+async function each(images, task) {
+  for (const image of images) await task(image);
 }
 
 /**
- * Removes an image. The gallery forgets it for good, so it is hidden at once and removed when the
- * time for "Undo" is over.
+ * Removes images. The gallery forgets them for good, so they are hidden at once and removed when
+ * the time for "Undo" is over.
  */
-export function remove(image, element, done) {
-  element.hidden = true;
-  notice("Removed.", {
-    undo: () => { element.hidden = false; },
+export function remove(images, elements, done) {
+  const hide = (is) => { for (const element of elements) element.hidden = is; };
+  hide(true);
+  notice(images.length === 1 ? "Removed." : `${count(images.length, "image")} removed.`, {
+    undo: () => hide(false),
     then: async (leaving) => {
+      const drop = (image) => ask(`v1/images/${image.image}`, { method: "DELETE", keepalive: leaving });
       try {
-        await ask(`v1/images/${image.image}`, { method: "DELETE", keepalive: leaving });
+        if (leaving) await Promise.all(images.map(drop)); // no time for one after the other
+        else await each(images, drop);
         done();
       } catch (problem) {
-        element.hidden = false;
+        hide(false);
         trouble(problem);
       }
     },
@@ -113,7 +124,7 @@ export function remove(image, element, done) {
 export function editButtons(image, element, done) {
   const name = image.name ?? `image ${image.image}`;
   return [
-    button(`Move ${name}`, "move", () => move(image, done), { bare: true, class: "bare", title: "Move" }),
-    button(`Remove ${name}`, "bin", () => remove(image, element, done), { bare: true, class: "bare", title: "Remove" }),
+    button(`Move ${name}`, "move", () => move([image], done), { bare: true, class: "bare", title: "Move" }),
+    button(`Remove ${name}`, "bin", () => remove([image], [element], done), { bare: true, class: "bare", title: "Remove" }),
   ];
 }

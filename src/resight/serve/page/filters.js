@@ -8,6 +8,10 @@ const LEVELS = {
   object: ["Object", "All images of an object together"],
   both: ["Both", "Objects as a whole, each shown by its most similar image"],
 };
+const RERANKS = {
+  aqe: "Mean with the nearest", dba: "Neighbours' means", kreciprocal: "Mutual neighbours",
+  diffusion: "Diffusion over the gallery", spatial: "Geometry of matched points",
+};
 const CHIPS = 8; // values; more become a list to choose from
 
 /** {brand: ["A", "B"], price: ["5..20"]} as the filter language has it; "" for none. */
@@ -38,13 +42,14 @@ export function controls(gallery, state) {
         type: "radio", name: "level", value, checked: value === level,
         onchange: () => change({ level: value === gallery.level ? undefined : value }),
       }), h("span", {}, words)))));
+  const again = rerank(gallery, state);
   const columns = (gallery.columns ?? []).filter((c) => c.kind === "number" || c.values?.length > 1);
   const set = Object.values(state.filters).flat().length;
   const wide = matchMedia("(min-width: 60rem)").matches;
-  if (!columns.length && wide) return [levels];
-  return [wide && levels, h("details", { class: "filters", open: set > 0 || wide },
+  if (!columns.length && wide) return [levels, again];
+  return [wide && levels, wide && again, h("details", { class: "filters", open: set > 0 || wide },
     h("summary", {}, wide ? "Filters" : "Filters and level", h("span", { class: "badge", hidden: !set }, String(set))),
-    !wide && levels,
+    !wide && levels, !wide && again,
     columns.map((column) => (column.kind === "number" ? range : choice)(column, state.filters)),
     columns.length > 0 && button("Clear filters", "wrong", () => {
       change({ filters: {} });
@@ -52,6 +57,20 @@ export function controls(gallery, state) {
         if (input.type === "checkbox") input.checked = false; else input.value = "";
       }
     }, { class: "quiet clear-filters" }))];
+}
+
+/** The ways to look at the nearest once more that the service offers, as "rerank:NAME". */
+export const rerankings = (gallery) => (gallery.offers ?? [])
+  .filter((one) => one.startsWith("rerank:")).map((one) => one.slice("rerank:".length));
+
+function rerank(gallery, state) {
+  const ways = rerankings(gallery);
+  if (!ways.length) return null;
+  const said = (way) => way.split("+").map((part) => RERANKS[part] ?? part).join(", then ").toLowerCase();
+  const select = h("select", { id: "rerank", onchange: () => change({ rerank: select.value || undefined }) },
+    h("option", { value: "" }, "as they are nearest"),
+    ways.map((way) => h("option", { value: way, selected: way === state.rerank }, said(way))));
+  return h("div", { class: "field" }, h("label", { for: "rerank" }, "Ordered by"), select);
 }
 
 function write(column, values) {

@@ -1,9 +1,11 @@
 // What a search found: a verdict in words first, then the objects, the nearest first.
 
-import { ask, showThumbnail, thumbnailOf } from "./api.js";
+import { ask } from "./api.js";
 import { button, count, h, icon } from "./dom.js";
 import { notice, trouble } from "./notices.js";
+import { matchesOf } from "./matches.js";
 import { link } from "./state.js";
+import { tile } from "./tiles.js";
 
 /** A probability in words, for those who do not think in percent. */
 export function inWords(p) {
@@ -56,21 +58,6 @@ export function said(answer, search) {
   return `${before ? `${before}: ` : ""}${title}. ${count(answer.hits.length, "object")} shown.`;
 }
 
-/** One picture of the gallery, in a square. */
-export function tile(path, name) {
-  const image = h("img", { alt: name, loading: "lazy", decoding: "async", draggable: false });
-  const frame = h("span", { class: "tile" }, image);
-  image.addEventListener("load", () => {
-    const shape = image.naturalWidth / image.naturalHeight;
-    if (shape < 0.7 || shape > 1.43) frame.classList.add("whole"); // cropping would hide the thing
-  });
-  image.addEventListener("error", () => {
-    if (image.getAttribute("src")) frame.classList.add("missing");
-  });
-  showThumbnail(image, path);
-  return frame;
-}
-
 /** The list of hits: where the best may be the thing, it leads, and the verdict is its heading. */
 export function hitList(answer, { search, addTo }) {
   const first = leads(answer, search);
@@ -100,11 +87,12 @@ function card(hit, answer, search, addTo, lead) {
     h("a", { ...from, class: lead ? "as-button quiet" : "bare", title: "Search from this",
       "aria-label": `Search from this image of ${name}` }, icon("again"), lead && h("span", {}, "Search from this")),
     adds && button(lead ? "Add the photo" : `Add the photo to ${name}`, "plus", () => addTo(hit.object),
-      { bare: !lead, class: lead ? "quiet" : "bare", title: `Add the photo to ${name}` }));
+      { bare: !lead, class: lead ? "quiet" : "bare", title: `Add the photo to ${name}` }),
+    matchesOf(hit, search, Boolean(lead)));
   const item = h("li", { class: `hit${lead ? " best" : ""}`, data: { image: hit.image } },
     h("a", { ...to, class: "hit-open", title: hit.why || null,
       "aria-label": [name, sureness(hit, answer), images(hit, answer)].filter(Boolean).join(", ") },
-    tile(hit.thumbnail ?? thumbnailOf(hit.image), name)),
+    tile(hit.image, name)),
     h("div", { class: "hit-words" }, lead ? leadWords(hit, lead, to, images(hit, answer)) : [
       h("a", { ...to, class: "hit-name", tabIndex: -1 }, name),
       h("p", { class: "sure" }, h("span", {}, sureness(hit, answer)), images(hit, answer) && h("span", {}, images(hit, answer))),

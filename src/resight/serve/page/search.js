@@ -1,15 +1,16 @@
 // The search view: a field for a photo; then the photo at the left and what was found at the right.
 
-import { ask, blobOf, query, thumbnailOf } from "./api.js";
+import { ask, blobOf, imageOf, pictureOf, query } from "./api.js";
 import { boxStage } from "./box.js";
 import { count, button, h, quiet } from "./dom.js";
 import { chooser, dropzone } from "./dropzone.js";
 import { add, addForm, mayWrite } from "./editing.js";
-import { controls, filtersSaid, whereOf } from "./filters.js";
-import { hitList, said, tile, verdictBox } from "./hits.js";
+import { controls, filtersSaid, rerankings, whereOf } from "./filters.js";
+import { hitList, said, verdictBox } from "./hits.js";
 import { errorBox, say } from "./notices.js";
 import { boxOf, boxText, cut, photosOf, pixels, readPhoto } from "./photos.js";
 import { change, link, read } from "./state.js";
+import { tile } from "./tiles.js";
 
 const SHOWN = 24;
 const answers = new Map(); // of searches made: "back" shows them at once
@@ -41,7 +42,7 @@ export function searchView(root, gallery) {
       fillPanel(state);
     } else stage?.put(boxOf(state.box));
     const level = state.level ?? gallery.level;
-    const key = JSON.stringify([who, state.box, level, state.filters]);
+    const key = JSON.stringify([who, state.box, level, state.rerank, state.filters]);
     if (key !== asked) {
       asked = key;
       if (answers.has(key)) {
@@ -74,7 +75,7 @@ export function searchView(root, gallery) {
     if (state.like) {
       top.append(h("p", { class: "query-name" }, "Objects like ", h("strong", {}, state.like)));
     } else {
-      const picture = photos.length ? drawn(photos[0]) : tile(thumbnailOf(state.image), "the image that is searched with");
+      const picture = photos.length ? drawn(photos[0]) : tile(state.image, "the image that is searched with");
       stage = boxStage(picture, { box: boxOf(state.box), changed, label: "The photo that is searched with" });
       top.append(h("div", { class: "pictures" }, stage, photos.length > 1 && h("div", { class: "more-photos" },
         photos.slice(1).map((photo) => drawn(photo)))));
@@ -150,9 +151,10 @@ function drawn(photo) {
 async function run(state, level, gallery, signal) {
   const where = whereOf(state.filters, gallery.columns);
   const box = boxOf(state.box);
+  const rerank = rerankings(gallery).includes(state.rerank) ? state.rerank : null;
   let photos = photosOf(state.photos);
-  // A box on an image of the gallery is cut from its small picture, which is all the page has of it.
-  if (!photos && box && state.image) photos = [await readPhoto(await blobOf(thumbnailOf(state.image)))];
+  // A box on an image of the gallery is cut from its picture, the largest that the page can have.
+  if (!photos && box && state.image) photos = [await readPhoto(await blobOf(pictureOf(state.image)))];
   if (photos) {
     const form = new FormData();
     // The service takes a region with one photo; of several, the first alone has a box, cut here.
@@ -165,10 +167,12 @@ async function run(state, level, gallery, signal) {
     form.append("k", SHOWN);
     form.append("level", level);
     if (where) form.append("where", where);
+    if (rerank) form.append("rerank", rerank);
     return ask("v1/search", { method: "POST", form, signal });
   }
   const json = { k: SHOWN, level };
   if (where) json.where = where;
+  if (rerank) json.rerank = rerank;
   if (state.like) json.object = state.like;
   else json.image = Number(state.image);
   return ask("v1/search", { method: "POST", json, signal });
@@ -176,7 +180,7 @@ async function run(state, level, gallery, signal) {
 
 function timing({ milliseconds: ms, level }, gallery) {
   const taken = ms?.total ? ` in ${Math.round(ms.total)} ms` : "";
-  const stages = ["queue", "decode", "embed", "search"].filter((name) => ms?.[name] >= 0.5)
+  const stages = ["queue", "decode", "embed", "search", "rerank"].filter((name) => ms?.[name] >= 0.5)
     .map((name) => `${name} ${Math.round(ms[name])}`).join(" · ");
   const looked = level === "image" ? count(gallery.images, "image") : count(gallery.objects, "object");
   return h("span", {}, `${looked} compared${taken}`, stages && h("span", { class: "stages" }, ` (${stages})`));
@@ -212,10 +216,10 @@ async function fillSamples(place, gallery) {
   const objects = found.flatMap((page) => page.objects);
   if (!objects.length) return;
   place.append(h("h2", {}, "No photo at hand? Try one of these"), h("ul", { class: "strip" }, objects.map((one) => {
-    const image = /images\/(\d+)/.exec(one.thumbnail)?.[1];
+    const image = imageOf(one.thumbnail);
     return h("li", {}, h("a", {
       ...link(image ? { view: "search", image } : { view: "search", like: one.object }),
       "aria-label": `Search with an image of ${one.object}`,
-    }, tile(one.thumbnail, one.object)));
+    }, tile(image, one.object)));
   })));
 }

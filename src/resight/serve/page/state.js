@@ -4,7 +4,7 @@
 //   ?view=gallery&object=red+shoe                     an object
 // A photo cannot stand in an address: history.state has a number for it (see photos.js).
 
-const PLAIN = ["view", "image", "like", "level", "box", "object", "q", "tab"];
+const PLAIN = ["view", "image", "like", "level", "rerank", "box", "object", "q", "tab", "by", "at", "report"];
 const followers = new Set();
 
 /** The state an address says: plain words, `filters` {column: [values]}, `photos` a number. */

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from resight.serve.access import Searcher, The
 from resight.serve.answers import GalleryAnswer, problems
+from resight.serve.offers import offers
 
 router = APIRouter(tags=["gallery"])
 
@@ -22,4 +23,5 @@ def gallery(service: The, caller: Searcher) -> JSONResponse:
     settings = service.settings
     limits = {"bytes": settings.bytes, "pixels": settings.pixels}
     limits |= {"photos": settings.photos, "k": settings.k}
-    return JSONResponse(service.catalogue.state() | {"role": caller.role, "limits": limits})
+    told = {"role": caller.role, "limits": limits, "offers": offers(service)}
+    return JSONResponse(service.catalogue.state() | told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
 from typing import Annotated, Any
 
@@ -9,10 +11,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from resight.serve.access import Changer, Searcher, The
-from resight.serve.answers import AddedAnswer, ImageAnswer, ImagesAnswer, problems
+from resight.serve.answers import AddedAnswer, ImageAnswer, ImagesAnswer, ThumbnailsAnswer, problems
 from resight.serve.catalogue import image_json
 from resight.serve.problems import Problem
-from resight.serve.uploads import BIGGEST, Labels, Moved, Text, kind_of, multipart, parsed
+from resight.serve.uploads import BIGGEST, Id, Labels, Moved, Text, kind_of, multipart, parsed
 
 router = APIRouter(tags=["images"])
 ImageId = Annotated[int, Path(ge=1, le=BIGGEST, examples=[1])]
@@ -61,8 +63,49 @@ def image(service: The, caller: Searcher, image: ImageId) -> JSONResponse:
 def thumbnail(request: Request, service: The, caller: Searcher, image: ImageId) -> Response:
     """A JPEG."""
     jpeg = service.gallery.engine.thumbnail(image)
+    return _jpeg(request, image, jpeg)
+
+
+@router.get(
+    "/v1/images/{image}/picture",
+    summary="Its picture, larger",
+    response_class=Response,
+    responses=problems(404)
+    | {200: {"content": {"image/jpeg": {}}}, 304: {"description": "Not changed"}},
+)
+async def picture(request: Request, service: The, caller: Searcher, image: ImageId) -> Response:
+    """A JPEG whose longer side has 480 pixels; the small picture where the photo is gone."""
+    row = await asyncio.to_thread(service.catalogue.row, image)
+    jpeg = await service.renditions.get(row)
     if jpeg is None:
-        raise Problem(404, f"image {image}: there is no small picture of it")
+        jpeg = await asyncio.to_thread(service.gallery.engine.thumbnail, image)
+    return _jpeg(request, image, jpeg)
+
+
+@router.get(
+    "/v1/thumbnails",
+    summary="Many small pictures at once",
+    response_model=ThumbnailsAnswer,
+    responses=problems(),
+)
+def thumbnails(
+    service: The,
+    caller: Searcher,
+    image: Annotated[list[Id], Query(min_length=1, max_length=200, examples=[[1, 2]])],
+) -> JSONResponse:
+    """Those that there are, of up to 200 images."""
+    rows = service.gallery.engine.rows(sorted(set(image)), thumbnails=True)
+    found = {
+        str(row.id): base64.b64encode(row.thumbnail).decode("ascii")
+        for row in rows
+        if row.thumbnail is not None
+    }
+    return JSONResponse({"thumbnails": found})
+
+
+def _jpeg(request: Request, image: int, jpeg: bytes | None) -> Response:
+    if jpeg is None:
+        raise Problem(404, f"image {image}: there is no picture of it")
     tag = f'"{hashlib.sha256(jpeg).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=600"}
     asked = [
