@@ -125,6 +125,8 @@ WORDS = {
     "--shrink": "Share of the covariance within objects replaced by a round one, 0 to 1.",
     "--similarity": "MODEL is a queries x gallery matrix, .npy or .npz[:NAME].",
     "--size": "Of a backbone's images: HEIGHTxWIDTH, or one number.",
+    "--sources": "Without labels: a column that says where an image is from (camera, artist, "
+    "session), when images of one source look alike.",
     "--start": "weights as they are, or closed-form: fitted first",
     "--steps": "Instead: batches, on a cosine.",
     "--strict": "Stop at the first bad image.",
