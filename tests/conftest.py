@@ -37,6 +37,8 @@ LONG = (
     "cli/test_evaluate_verb.py",
     "test_tutorials.py",
     "serve/test_page.py",
+    "serve/test_page_above.py",
+    "serve/test_page_axe.py",
     "test_notebooks.py",
     "cli/test_push_verb.py",
 )
