@@ -261,14 +261,15 @@ def test_pictures_are_as_large_as_they_are_shown(watched: Watched, address: str)
 def rerankings(page: api.Page, address: str) -> list[Json]:
     """A service that offers two re-rankings; what it is asked is noted."""
     told = httpx.get(address + "v1/gallery").json()
-    told["offers"] += ["rerank:diffusion", "rerank:aqe+spatial"]
+    told["offers"] = ["doubtful", "map", "rerank:diffusion", "rerank:aqe+spatial"]
     page.route("**/v1/gallery", lambda route: route.fulfill(json=told))
     asked: list[Json] = []
 
     def answer(route: api.Route) -> None:
         body = json.loads(route.request.post_data)
         asked.append(dict(body))
-        body.pop("rerank", None)
+        if "spatial" in body.get("rerank", ""):
+            body["rerank"] = "aqe"
         found = httpx.post(address + "v1/search", json=body, timeout=60).json()
         if "spatial" in asked[-1].get("rerank", ""):
             lines = [[20.0 + n, 30.0, 60.0, 40.0 + 5 * n] for n in range(12)]

@@ -80,7 +80,12 @@ def test_a_second_look(client: Any, one: bytes) -> None:
 def test_large_galleries_are_looked_at_once(
     client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    offered = client.get("/v1/gallery").json()["offers"]
+    for name in ("aqe", "kreciprocal", "diffusion"):
+        assert f"rerank:{name}" in offered
+        assert send(client, one, rerank=name).status_code == 200
     monkeypatch.setattr(service, "RERANKED", 5)
+    assert "rerank:diffusion" not in client.get("/v1/gallery").json()["offers"]
     assert is_problem(send(client, one, rerank="diffusion"), 422)
     assert send(client, one, rerank="aqe").status_code == 200
 

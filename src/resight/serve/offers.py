@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from resight.serve import service as serving
 from resight.serve.service import Service
-
-# Ways of re-ranking that a search takes in "rerank"; each is offered as "rerank:NAME".
-RERANKS: tuple[str, ...] = ()
 
 
 def offers(service: Service) -> list[str]:
-    """doubtful and map (see routes.overview), reports where there are some, rerank:NAME."""
+    """doubtful and map (see routes.overview), reports where there are some, rerank:NAME.
+
+    What looks at neighbourhoods is made of the whole gallery first: for small ones only.
+    """
     found = ["doubtful", "map"]
     if service.reports.all:
         found.append("reports")
-    return found + [f"rerank:{name}" for name in RERANKS]
+    names = ["aqe"]
+    if len(service.gallery) <= serving.RERANKED:
+        names += ["kreciprocal", "diffusion"]
+    return found + [f"rerank:{name}" for name in names]
