@@ -25,7 +25,8 @@ def test_labelled_images(shapes: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     ):
         assert (out / path).exists() or path == "check.png", path
         assert path == "check.png" or str(out / path) in printed.out
-    assert "weights as they come" in printed.err and "trained from there" in printed.err
+    for way in ("weights as they come", "without labels", "closed form", "trained from there"):
+        assert way in printed.err
     for verb in ("data check", "train", "embed", "index", "search", "evaluate"):
         assert f"$ resight {verb}" in printed.err
     assert resight("demo", str(shapes), "--out", str(out), *SMALL) == 0  # once more, over the old

@@ -31,9 +31,9 @@ def demo(
 ) -> None:
     """Run the whole way on one set of images: check, train, embed, index, search, measure.
 
-    Fits and trains for 2.5 minutes at 160 pixels unless told otherwise, and shows the same searches
-    before and after. Prints each command before it runs it, so that you can go on from any of
-    them. Without labels a closed form is all there is to fit.
+    Fits and trains for 2.5 minutes at 160 pixels unless told otherwise, shows the same searches
+    before and after, and what goes without labels. Prints each command before it runs it, so that
+    you can go on from any of them.
 
     Examples:
 
@@ -85,7 +85,11 @@ def demo(
     made |= {"the gallery": out / "gallery-after"}
     made |= {"a search before": sheets["before"], "the same after": sheets["after"]}
     if labelled:
-        made["the report"] = _measured(run_verb, out, searched, run)
+        blind = out / "embedder-without-labels"
+        if obstacle is None:
+            note("\nThe same without a label, from images that are each other's nearest:")
+            run_verb("fit", plain[0], table, *plain[1:], "--unlabelled", "--out", str(blind))
+        made["the report"] = _measured(run_verb, out, searched, run, blind)
         note("\nWhat is not in the gallery is said to be no match, at a promised rate:")
         run_verb("gallery", "calibrate", str(out / "gallery-after"), "--alpha", "0.1")
     note("\nWhat was made:")
@@ -96,12 +100,16 @@ def demo(
     next_step("serve", out / "gallery-after")
 
 
-def _measured(run_verb: Callable[..., None], out: Path, searched: Path, run: Path) -> Path:
+def _measured(
+    run_verb: Callable[..., None], out: Path, searched: Path, run: Path, blind: Path
+) -> Path:
     """Evaluate the network as it comes, fitted, and trained; their figures side by side."""
     from resight.errors import UserError
     from resight.files import read_json
 
     ways = {"weights as they come": [str(out / "features-before")]}
+    if blind.is_dir():
+        ways["without labels"] = [str(blind), str(searched)]
     if (run / "start").is_dir():
         ways["closed form"] = [str(run / "start"), str(searched)]
     ways["trained from there"] = [str(out / "features-after")]
