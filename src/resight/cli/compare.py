@@ -59,7 +59,7 @@ def compare(
         return
     if baseline is None or not others:
         raise UserError(
-            "give a BASELINE and one or more evaluations to compare with it, or --answers"
+            "give a BASELINE and OTHERS, evaluations to compare with it; or --answers FILE"
         )
     if by and out is None:
         raise UserError("--by is a part of the page; give --out page.html too")
