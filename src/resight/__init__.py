@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from resight.data.imageset import ImageSet as ImageSet
     from resight.data.sources import load_images as load_images
     from resight.errors import UserError as UserError
+    from resight.evaluate.asking.answers import Verdict as Verdict
+    from resight.evaluate.asking.answers import compare_answers as compare_answers
+    from resight.evaluate.asking.make import ask as ask
     from resight.evaluate.protocols import Protocol as Protocol
     from resight.evaluate.records.compare import Comparison as Comparison
     from resight.evaluate.run import measure as measure
@@ -49,6 +52,9 @@ _HOME = {
     "Scores": "resight.evaluate.scores",
     "Trained": "resight.api",
     "UserError": "resight.errors",
+    "Verdict": "resight.evaluate.asking.answers",
+    "ask": "resight.evaluate.asking.make",
+    "compare_answers": "resight.evaluate.asking.answers",
     "compare_evaluations": "resight.api",
     "decode": "resight.data.decode",
     "embed_images": "resight.features.write",

@@ -40,7 +40,8 @@ THINGS = {
     "gallery calibrate": "GALLERY [IMAGES]",
     "evaluate": "[MODEL] [IMAGES]",
     "export": "MODEL [IMAGES]",
-    "compare": "BASELINE OTHERS...",
+    "compare": "[BASELINE] [OTHERS]...",
+    "ask": "A B IMAGES",
     "report": "EVALUATIONS...",
     "protocols": "[NAME]",
     "push": "MODEL OWNER/NAME",
@@ -53,6 +54,7 @@ WORDS = {
     "--all": "Take every row, whatever its split and role.",
     "--again": "Take images that were removed before, too.",
     "--alpha": "Share of things not in the gallery that may be taken for a match.",
+    "--answers": "In place of evaluations: what a page of 'resight ask' saved.",
     "--backbone": "Backbone: auto, a timm name, or resnet50_ibn_a.",
     "--baseline": "What the others are compared with, by name.",
     "--batch-size": "Images at once; found by itself.",
@@ -101,6 +103,7 @@ WORDS = {
     "--objects": "How many objects.",
     "--out": "Where to write: ",
     "--over": "One setting and its values.",
+    "--pairs": "Pairs of photos to ask about, two a photo.",
     "--pictures": "Pictures of each object.",
     "--pixels": "Pixels a side.",
     "--plot": "Draw a plot to this file.",
@@ -144,9 +147,9 @@ WORDS = {
 }
 # Verbs that read an image set, and those that run a network.
 READERS = ("data check", "train", "sweep", "fit", "embed", "index", "search", "evaluate")
-READERS += ("gallery add", "gallery calibrate", "export")
+READERS += ("gallery add", "gallery calibrate", "export", "ask")
 NETWORKS = ("train", "sweep", "fit", "embed", "index", "search", "evaluate", "serve")
-NETWORKS += ("gallery create", "gallery add", "gallery reembed", "gallery calibrate")
+NETWORKS += ("gallery create", "gallery add", "gallery reembed", "gallery calibrate", "ask")
 WANTED = {
     "--columns": (*READERS, "demo"),
     "--layout": READERS,
@@ -164,7 +167,7 @@ WANTED = {
     ),  # what prints results
     "--out": (  # what makes something; the others answer on the screen
         *("demo-data", "demo", "train", "sweep", "fit", "embed", "index", "evaluate", "compare"),
-        *("report", "export", "gallery create", "gallery export", "gallery import"),
+        *("ask", "report", "export", "gallery create", "gallery export", "gallery import"),
     ),
 }
 

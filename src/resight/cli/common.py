@@ -237,6 +237,9 @@ def report_run(outcome: Outcome, images: list[str] | None, as_json: bool = False
         note(f"what it learned from: {evidence}")
     if not outcome.parts.images.has_matches() or evidence.exists():  # nothing to measure it by
         source = images or [str(folder / "images.parquet")]
+        if (folder / "start").is_dir():
+            words = ["ask", folder / "start", folder, *source, "--out", free(Path("ask.html"))]
+            note(f"better than its start? Your eyes tell: resight {shlex.join(map(str, words))}")
         next_step("index", folder, *source, "--out", free(Path("galleries") / folder.name))
     else:
         next_step("evaluate", folder, "--out", free(Path("evaluations") / folder.name))

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def compare(
-    baseline: Annotated[str, typer.Argument(help=options.EVALUATION_HELP)],
-    others: Annotated[list[str], typer.Argument(help="One or more to compare with it.")],
+    baseline: Annotated[str | None, typer.Argument(help=options.EVALUATION_HELP)] = None,
+    others: Annotated[
+        list[str] | None, typer.Argument(help="One or more to compare with it.")
+    ] = None,
     protocol: Annotated[
         str | None, options.protocol("as recorded: only this; by default all that they share.")
     ] = None,
@@ -23,12 +25,17 @@ def compare(
         list[str] | None,
         typer.Option(help="On the page: AP by this column, not by object and camera."),
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="In place of evaluations: what a page of 'resight ask' saved."),
+    ] = None,
     out: Annotated[Path | None, options.out("an HTML page.")] = None,
     json_: options.Json = False,
 ) -> None:
     """Compare evaluations with a baseline on the same queries: is one better, and by how much?
 
     Differences come with 95 % intervals (whole objects resampled) and p-values (sign flips).
+    Without labels, a person's answers say it: see 'resight ask'.
 
     Examples:
 
@@ -37,12 +44,23 @@ def compare(
       resight compare base ctl smooth --protocol market1501 --out page.html
 
       resight compare base ctl --by category --out page.html
+
+      resight compare --answers answers.json
     """
     from resight.cli.common import note, print_json
     from resight.errors import UserError
     from resight.evaluate.records.compare import compare as compare_records
     from resight.evaluate.records.record import labels, load_record
 
+    if answers is not None:
+        if baseline is not None or protocol is not None or by or out is not None:
+            raise UserError("--answers stands alone, or with --json: give no evaluations beside it")
+        _of_answers(answers, json_)
+        return
+    if baseline is None or not others:
+        raise UserError(
+            "give a BASELINE and OTHERS, evaluations to compare with it; or --answers FILE"
+        )
     if by and out is None:
         raise UserError("--by is a part of the page; give --out page.html too")
     if out is not None:
@@ -65,6 +83,19 @@ def compare(
             print_comparison(one)
     if page is not None:
         note(f"page: {page}")
+
+
+def _of_answers(path: Path, json_: bool) -> None:
+    """What a person's answers say of two embedders."""
+    from resight.cli.common import print_json
+    from resight.evaluate.asking.answers import compare_answers
+
+    verdict = compare_answers(path)
+    if json_:
+        print_json(verdict.to_dict())
+        return
+    for line in verdict.lines():
+        print(line)
 
 
 def check_page(path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from resight import __version__
 from resight.cli import (
+    ask,
     compare,
     data,
     demo,
@@ -73,6 +74,7 @@ app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
 app.command("protocols")(protocols.protocols)
 app.command("compare")(compare.compare)
+app.command("ask")(ask.ask)
 app.command("report")(report.report)
 app.command("push")(push.push)
 app.command("export")(export.export)

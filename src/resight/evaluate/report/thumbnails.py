@@ -17,7 +17,7 @@ SIDE = 96  # pixels of a thumbnail's longer side
 LoadThumbnail = Callable[[int], "Image | None"]
 
 
-def data_uri(picture: Image | None, side: int = SIDE) -> str:
+def data_uri(picture: Image | None, side: int = SIDE, quality: int = 80) -> str:
     """The picture as a JPEG inside an address, its longer side at most `side` pixels.
 
     Empty where there is none.
@@ -27,11 +27,21 @@ def data_uri(picture: Image | None, side: int = SIDE) -> str:
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     content = io.BytesIO()
-    small.save(content, "JPEG", quality=80)
+    small.save(content, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def open_thumbnails(imageset: ImageSet) -> LoadThumbnail:
+def within(picture: Image | None, side: int, most: int) -> str:
+    """As `data_uri`, at the best quality that takes at most `most` bytes, if one does."""
+    text = ""
+    for quality in (85, 70, 50, 30):
+        text = data_uri(picture, side, quality)
+        if len(text) <= most:
+            break
+    return text
+
+
+def open_thumbnails(imageset: ImageSet, side: int = SIDE) -> LoadThumbnail:
     """Open a row's file, upright, cut out its box, make it small; None where that fails."""
 
     def load(row: int) -> Image | None:
@@ -49,7 +59,7 @@ def open_thumbnails(imageset: ImageSet) -> LoadThumbnail:
                     picture = picture.convert("RGBA")
                     ground = images.new("RGBA", picture.size, "white")
                     picture = images.alpha_composite(ground, picture)
-                picture.thumbnail((SIDE, SIDE))
+                picture.thumbnail((side, side))
                 return picture.convert("RGB")
         except (OSError, ValueError, SyntaxError, images.DecompressionBombError):
             return None
