@@ -35,6 +35,7 @@ LONG = (
     "train/test_unlabelled_folders.py",
     "cli/test_sweep_verb.py",
     "cli/test_evaluate_verb.py",
+    "test_gpu_benchmark.py",
     "test_tutorials.py",
     "serve/test_page.py",
     "serve/test_page_above.py",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resight.models.export.choose import Network
 
 Progress = Callable[[int, int], None]
+_FEW = 32  # images: starting helpers would take longer than reading them
 # Rows, their vectors, rows that can't be read, and what stands aside, by row.
 _Answer = tuple[NDArray[Any], NDArray[np.float32], list[tuple[int, BadImage]], dict[int, Any]]
 
@@ -99,12 +100,13 @@ def _by_torch(
     options: EmbedOptions,
     aside: Aside | None,
 ) -> Iterator[_Answer]:
-    """Batch by batch, read ahead by a DataLoader's processes."""
+    """Batch by batch, read ahead by a DataLoader's processes, which start only where that pays."""
     from resight.data.loading import Pictures, loader
 
+    few = options.workers is None and sum(map(len, batches)) <= _FEW
     pictures = Pictures(images, embedder.preprocess, aside=aside)
     draws = [[(row, 0) for row in rows] for rows in batches]
-    for batch in loader(pictures, draws, options.workers):
+    for batch in loader(pictures, draws, 0 if few else options.workers):
         vectors = np.empty((0, embedder.dim), np.float32)
         if len(batch.rows):
             tensor = embedder.embed_tensor(batch.images, flip=options.flip, scales=options.scales)

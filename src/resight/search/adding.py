@@ -367,8 +367,6 @@ def _embedded(
     from resight.features.compute import EmbedOptions, embed_blocks
 
     options = replace(options or EmbedOptions(), strict=False)  # we say it, with what was kept
-    if len(todo) <= 32:  # starting helpers would take longer
-        options = replace(options, workers=0)
     wanted = images.rows([one.at for one in todo])
     for block in embed_blocks(embedder, wanted, BLOCK, options=options, aside=look):
         part = todo[block.start : block.start + len(block.vectors)]
