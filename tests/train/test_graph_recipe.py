@@ -21,6 +21,7 @@ from resight.errors import UserError
 from resight.models.embedder import Embedder
 from resight.train import start
 from resight.train.loop import Stopped, Watcher
+from resight.train.unlabelled import pace
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,16 @@ def test_it_learns(tmp_path: Path) -> None:
     after = scores(tmp_path / "run", fresh)
     assert after[0] > before[0] + 0.05 and after[1] > before[1] + 0.05, (before, after)
     assert any("two halves of the features agree best on" in line for line in told)
+
+
+def test_minutes_become_steps_and_epochs(photos: ImageSet) -> None:
+    chosen = graph_settings(steps=None, tuples=2)
+    short, rate = pace.fitting(chosen, photos, 1e-4, 0)
+    assert rate > 0 and (short.epochs, short.steps) == (1, 8)
+    long, _ = pace.fitting(chosen, photos, 5.0, 0)
+    assert long.epochs > 1 and long.steps is None
+    fixed, _ = pace.fitting(graph_settings(), photos, 1e-4, 0)
+    assert (fixed.epochs, fixed.steps) == (1, 3)  # steps that were asked for
 
 
 def test_unrelated_photos_keep_the_start(tmp_path: Path) -> None:

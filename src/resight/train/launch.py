@@ -107,8 +107,9 @@ def launch(
             raise UserError(f"--minutes {minutes:g}: must be above 0")
         settings, rate, clock = starting.within(settings, images, minutes, workers)
         if rate:
-            what = f"{settings.epochs} epochs" + (" of each stage" if clock < minutes else "")
-            watcher.tell(f"{rate:.0f} images/s measured: {what} fit into {minutes:g} minutes")
+            what = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+            what += " of each stage" if clock < minutes else ""
+            watcher.tell(f"{rate:.0f} images/s measured: {what} in {minutes:g} minutes")
         minutes = clock
     options = loop_options(workers, strict, minutes, budget)
     return starting.start(settings, images, out, options, watcher, force=force)

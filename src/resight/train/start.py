@@ -296,13 +296,11 @@ def within(
     if settings.start == "closed-form" and isinstance(settings, TrainSettings):
         return settings, 0.0, minutes  # the steps are chosen once the start is there
     if isinstance(settings, UnlabelledSettings):
-        count, rate = pace.epochs_for(settings, images, minutes, workers)
-        share = minutes / max(1, len(settings.stages))
-    else:
-        assert isinstance(settings, TrainSettings)
-        count, rate = epochs_for(settings, images, minutes, workers)
-        share = minutes
-    return settings.model_copy(update={"epochs": count}), rate, share
+        found, rate = pace.fitting(settings, images, minutes, workers)
+        return found, rate, minutes / max(1, len(settings.stages))
+    assert isinstance(settings, TrainSettings)
+    count, rate = epochs_for(settings, images, minutes, workers)
+    return settings.model_copy(update={"epochs": count}), rate, minutes
 
 
 def is_main() -> bool:

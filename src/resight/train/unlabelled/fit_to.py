@@ -20,7 +20,7 @@ from resight.train.recipes.unlabelled import UnlabelledSettings
 
 Kind = TypeVar("Kind", bound=UnlabelledSettings)
 LEAST = 8  # images; with fewer there is no neighbour that means anything
-_FEWEST_STEPS, _MOST_STEPS = 8, 5000  # of an epoch
+FEWEST_STEPS, _MOST_STEPS = 8, 5000  # of an epoch
 
 
 def unlabelled_rows(settings: UnlabelledSettings, images: ImageSet, tell: Tell) -> ImageSet:
@@ -115,7 +115,7 @@ def fitted(settings: Kind, count: int) -> Kind:
     tuples = settings.tuples or max(2, min(16, count // (2 * size)))
     steps = settings.steps or round(count / (tuples * size))
     if settings.steps is None:
-        steps = min(_MOST_STEPS, max(_FEWEST_STEPS, steps))
+        steps = min(_MOST_STEPS, max(FEWEST_STEPS, steps))
     neighbours = settings.pool.neighbours or min(500, max(10, count // 10))
     pool = settings.pool.model_copy(update={"neighbours": min(neighbours, count - 1)})
     return settings.model_copy(update={"tuples": tuples, "steps": steps, "pool": pool})

@@ -1,4 +1,4 @@
-"""How many epochs of each stage fit into a time, from a few steps that are thrown away."""
+"""How much training fits into a time, from a few steps that are thrown away."""
 
 from __future__ import annotations
 
@@ -12,34 +12,44 @@ from resight.data.loading import Pictures, loader
 from resight.models.embedder import Embedder, pick_device
 from resight.models.tuning import freeze_batchnorm, tune
 from resight.train.prepare import definite
+from resight.train.recipes.graph import GraphSettings
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.recipes.unlabelled import UnlabelledSettings
-from resight.train.unlabelled.fit_to import fitted, unlabelled_rows
+from resight.train.unlabelled.fit_to import FEWEST_STEPS, fitted, unlabelled_rows
 
 _STEPS, _WARM = 6, 2
 
 
-def epochs_for(
+def fitting(
     settings: UnlabelledSettings, images: ImageSet, minutes: float, workers: int | None
-) -> tuple[int, float]:
-    """The epochs of each stage (at least 1), and the measured images a second, reading included.
+) -> tuple[UnlabelledSettings, float]:
+    """The settings with as many epochs of each stage as fit; and the measured images a second.
 
     A step is taken to be a pass forward and back of the augmented pictures and, where selection
-    looks at them, one forward of the plain ones; a stage embeds all images once before it.
+    looks at them, one forward of the plain ones. All images are embedded once before each stage,
+    once for the start, and once for the end where that is fitted. Where not even one epoch fits,
+    epochs are of fewer steps.
     """
-    chosen = definite(settings, unlabelled_rows(settings, images, _still), _still)
-    chosen = fitted(chosen, len(images))
-    seconds = 0.0
-    rate = 0.0
+    found = unlabelled_rows(settings, images, _still)
+    count = len(found)
+    chosen = fitted(definite(settings, found, _still), count)
+    seconds = rate = 0.0
+    passes = len(chosen.stages) + 1 + isinstance(chosen, GraphSettings)
+    left, shortest = 60 * minutes, 0
     for k in range(len(chosen.stages)):
-        stage = fitted(chosen.stage(k), len(images))
+        stage = fitted(chosen.stage(k), count)
         if k == 0 or stage.size != chosen.stage(k - 1).size:
             rate = _rate(stage, images, workers)
+        if k == 0:
+            left -= passes * count / (3 * rate)  # embedding is about a third of training
         assert stage.steps is not None and stage.tuples is not None
-        drawn = stage.steps * stage.tuples * (stage.neighbours + stage.views)
-        seconds += drawn / rate
-        minutes -= len(images) / (3 * rate) / 60  # embedding is about a third of training
-    return max(1, int(60 * minutes / max(seconds, 1e-9))), rate
+        seconds += stage.steps * stage.tuples * (stage.neighbours + stage.views) / rate
+        shortest = max(shortest, stage.steps)
+    times = left / max(seconds, 1e-9)
+    if times >= 1 or settings.steps is not None:
+        return settings.model_copy(update={"epochs": max(1, int(times))}), rate
+    steps = max(FEWEST_STEPS, int(times * shortest))
+    return settings.model_copy(update={"epochs": 1, "steps": min(steps, shortest)}), rate
 
 
 def _rate(settings: UnlabelledSettings, images: ImageSet, workers: int | None) -> float:
