@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from resight.errors import UserError
@@ -26,6 +25,8 @@ def build(kind: type[Model], values: dict[str, Any], where: str) -> Model:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings of a YAML file. Raises UserError when it is absent, broken, or no mapping."""
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -42,6 +43,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def apply_pairs(values: dict[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
     """Set dotted names: "augment.flip=0" changes values["augment"]["flip"]; values are YAML."""
+    import yaml
+
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip():
@@ -62,6 +65,8 @@ def apply_pairs(values: dict[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
 
 def dump_yaml(model: BaseModel) -> str:
     """The settings as YAML, in their order."""
+    import yaml
+
     text: str = yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
 

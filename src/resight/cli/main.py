@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 
@@ -81,10 +82,22 @@ app.command("export")(export.export)
 app.command("demo")(demo.demo)
 
 
+def _asked() -> typer.Typer:
+    """The command line with the verb that is asked for alone: making all takes a tenth of a second.
+
+    Where no verb is named, or none of this name is there, all of them.
+    """
+    verb = next(iter(sys.argv[1:]), "")
+    part = copy.copy(app)
+    part.registered_commands = [one for one in app.registered_commands if one.name == verb]
+    part.registered_groups = [one for one in app.registered_groups if one.name == verb]
+    return part if part.registered_commands or part.registered_groups else app
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit status 2."""
     try:
-        status = app(standalone_mode=False)
+        status = _asked()(standalone_mode=False)
     except typer.Exit as stop:
         status = stop.exit_code
     except UserError as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from resight.errors import UserError
 
@@ -128,6 +126,9 @@ def impatient_hub() -> Iterator[bool]:
 
     Yields whether it can.
     """
+    import socket  # this and the next: not for those who only ask whether it is a hub's name
+    from urllib.request import getproxies
+
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 

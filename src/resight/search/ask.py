@@ -12,8 +12,6 @@ import numpy as np
 import polars as pl
 
 from resight.data.imageset import ImageSet, normalise
-from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
-from resight.data.sources import load_images
 from resight.errors import UserError
 from resight.files import atomic_path
 from resight.graph.rerank import parse
@@ -69,6 +67,8 @@ def load_queries(
         return ImageSet(table, Path(), ", ".join(map(str, paths[:3])))
     if len(paths) > 1:
         raise UserError(f"{sets[0]}: an image set goes alone; give it without other queries")
+    from resight.data.sources import load_images
+
     images = load_images(sets[0], columns=columns, layout=layout, unlabelled=unlabelled)
     if unlabelled:  # of a table, too
         images = replace(
@@ -162,6 +162,8 @@ def write_sheet(
     `tell` is told of photos that are no longer where the gallery has them. Raises UserError when
     the ending of `path` is no image format's.
     """
+    from resight.data.sheet import PLAIN, RIGHT, WRONG, Opener, contact_sheet
+
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--sheet {path}: its name must end in .png, .jpg or .webp")
     rows, opener = [], Opener(tile)
