@@ -29,6 +29,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 LONG = (
     "train/test_unlabelled_killed.py",
     "train/test_unlabelled.py",
+    "train/test_graph_recipe.py",
     "train/test_resume.py",
     "evaluate/test_share.py",
     "train/test_processes.py",

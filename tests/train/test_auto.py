@@ -22,6 +22,7 @@ from resight.train import start
 from resight.train.auto import choose
 from resight.train.loop import LoopOptions, Stopped, Watcher
 from resight.train.recipes import settings_of
+from resight.train.recipes.graph import GraphSettings
 from resight.train.rundir import Run
 from resight.train.schedule import warmup_cosine
 from resight.train.validate import Validation
@@ -54,11 +55,12 @@ def test_every_choice_is_an_ordinary_recipe_with_batches_that_exist(counts: list
     assert choose(table(counts)).values["augment"]["flip"] == 0.0
 
 
-def test_without_labels_there_is_a_closed_form_and_nothing_to_train() -> None:
+def test_without_labels_the_closed_form_and_the_graph() -> None:
     for choice in (choose(table([1] * 30)), choose(table([4] * 9), unlabelled=True)):
         settings = settings_of(choice.values, "auto")
-        assert settings.recipe == "insclr" and settings.stages == ()
-        assert settings.start == "closed-form"
+        assert isinstance(settings, GraphSettings) and len(settings.stages) == 4
+        assert settings.start == "closed-form" and settings.count == "auto"
+        assert 3 <= len(choice.lines) <= 6
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
