@@ -75,7 +75,7 @@ def test_without_labels(place: Path, run) -> None:
 
 def test_trained_without_labels(place: Path, run) -> None:
     """There is nothing to measure by, so a gallery comes next."""
-    words = ["--backbone", TINY, *NETWORK, "--workers", "0"]
+    words = ["--backbone", TINY, *NETWORK, "--workers", "0", "--minutes", "0.02"]
     went = chain(run, "train", "my photos", "--unlabelled", *words)
     assert went == ["train", "index", "search"]
 

@@ -195,6 +195,7 @@ def test_a_folder_without_labels_becomes_searchable(
 ) -> None:
     out = tmp_path / "run"
     words = ["train", str(shapes), "--unlabelled", "--out", str(out), "--workers", "0"]
+    words += ["--minutes", "0.02"]
     assert resight(*words, "--backbone", TINY, "--weights", "none", "--size", "32") == 0
     err = capfd.readouterr().err
     assert "labels are not used (as asked)" in err
