@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from resight.errors import UserError
-from resight.models import hub, packaged
 from resight.models import open as opening
+from resight.models import packaged
 from resight.models.backbones import create_backbone
 from resight.models.open import LARGE, LIGHT, auto_backbone, open_embedder
 from resight.models.packaged import in_order, package_of, packaged_file
@@ -48,7 +48,9 @@ def out_of_reach(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def no_hub(monkeypatch) -> None:
-    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "x"})  # no attempt to connect
+    monkeypatch.setattr(
+        "urllib.request.getproxies", lambda: {"https": "x"}
+    )  # no attempt to connect
     real = timm.create_model
 
     def create(name, *args, pretrained=False, **options):

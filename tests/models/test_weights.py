@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from resight.errors import UserError
-from resight.models import hub
 from resight.models.backbones import OURS, SENET, create_backbone
 from resight.models.weights import load_backbone_weights, read_state
 
@@ -251,6 +250,8 @@ def test_names_that_are_no_files(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "x"})  # no attempt to connect
+    monkeypatch.setattr(
+        "urllib.request.getproxies", lambda: {"https": "x"}
+    )  # no attempt to connect
     with pytest.raises(UserError, match=r"can't be fetched from the hub \(ConnectionError\)"):
         load_backbone_weights(model, "test_resnet", "imagenet")

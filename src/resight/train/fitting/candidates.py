@@ -91,7 +91,8 @@ def with_labels(found: list[Depth], count: int, objects: int, wish: Wish) -> lis
                 ways += [Candidate("discriminant", depths, side, dims, s) for s in shrinks]
     for depths in sets:
         ways.append(Candidate("whitening", depths, grids[0], wish.dims or most))
-        ways.append(Candidate("raw", depths, grids[0], 0))
+        if wish.dims is None:  # as it comes it has the dimensions that it has
+            ways.append(Candidate("raw", depths, grids[0], 0))
     if wish.method is None:
         return ways
     chosen = [way for way in ways if way.method == wish.method]
