@@ -14,7 +14,7 @@ HOUSE = Path(resight.__file__).parent
 # Lower floors know nothing of higher ones; rooms of one line know nothing of each other.
 FLOORS = [
     {"errors", "losses"},
-    {"files", "checksums", "lightly", "client"},
+    {"files", "checksums", "lightly", "client", "compiled"},
     {"settings", "provenance", "data"},
     {"models", "sampling"},
     {"features", "spatial"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.topk import compiled
+from resight.compiled import compiled
 
 
 def pairs_below(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.topk import compiled
+from resight.compiled import compiled
 
 _any_order = partial(compiled, fastmath={"reassoc", "contract"})
 

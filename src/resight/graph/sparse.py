@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.topk import compiled
+from resight.compiled import compiled
 
 Ints = NDArray[np.int64]
 BLOCK = 4096  # rows made at once

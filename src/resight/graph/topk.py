@@ -8,23 +8,14 @@ ties and all, and no two keys are equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numba
 import numpy as np
+
+from resight.compiled import compiled
 
 _STEP = 16  # similarities compared at once before any of them is looked at
 _LOW, _SIGN = np.uint64(0xFFFFFFFF), np.uint32(0x80000000)
-
-
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compiled on first use, and kept on disk where there is a place to write to."""
-    try:
-        return numba.njit(function, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to keep it
-        return numba.njit(function, nogil=True, **options)  # type: ignore[no-any-return]
 
 
 _any_order = partial(compiled, fastmath={"nnan", "nsz", "reassoc"})

@@ -7,30 +7,20 @@ the calls touch different rows, so that they need no locks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numba
 import numpy as np
 
-
-def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compiled on first use, and kept on disk where there is a place to write to."""
-    try:
-        return numba.njit(function, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to keep it
-        return numba.njit(function, nogil=True, **options)  # type: ignore[no-any-return]
-
+from resight.compiled import compiled
 
 # Only sums that are exact in any order (see units.py) may be reordered.
-_any_order = partial(_compiled, fastmath={"reassoc", "contract"})
+_any_order = partial(compiled, fastmath={"reassoc", "contract"})
 _GRID = 2.0**26
 _STEP = 128  # elements compared at once before any of them is looked at
 BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 
 
-@_compiled
+@compiled
 def normalise(rows, out):  # type: ignore[no-untyped-def]
     """L2-normalise rows (n, D) and round to multiples of 2**-26, into out (n, D) float32.
 
@@ -79,7 +69,7 @@ def dot(left, right):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled
 def positive_similarities(  # type: ignore[no-untyped-def]
     first, last, left, right, first_column, indptr, index, out
 ):
@@ -95,7 +85,7 @@ def positive_similarities(  # type: ignore[no-untyped-def]
                 out[entry] = dot(left[r], right[column])
 
 
-@_compiled
+@compiled
 def order_positives(first, last, indptr, index, similarity, order):  # type: ignore[no-untyped-def]
     """For rows [first, last) the order of their positives from worst to best, into `order`.
 
@@ -109,7 +99,7 @@ def order_positives(first, last, indptr, index, similarity, order):  # type: ign
             order[start + k] = start + falling[rising[k]]
 
 
-@_compiled
+@compiled
 def _bucket(value, floor, scale, last):  # type: ignore[no-untyped-def]
     """Which of the equal parts above `floor` a value lies in: never falls as the value rises.
 
@@ -118,7 +108,7 @@ def _bucket(value, floor, scale, last):  # type: ignore[no-untyped-def]
     return np.uint32(min(last, (value - floor) * scale))  # in this order: a NaN (inf * 0) is last
 
 
-@_compiled
+@compiled
 def _reaching(values, bound):  # type: ignore[no-untyped-def]
     """How many values are at least `bound`."""
     count = 0
@@ -127,7 +117,7 @@ def _reaching(values, bound):  # type: ignore[no-untyped-def]
     return count
 
 
-@_compiled
+@compiled
 def _pick(values, bound, places):  # type: ignore[no-untyped-def]
     """Write where the values that reach `bound` stand; how many there are."""
     some = 0
@@ -137,14 +127,14 @@ def _pick(values, bound, places):  # type: ignore[no-untyped-def]
     return some
 
 
-@_compiled
+@compiled
 def _find_buckets(values, floor, scale, last, spots):  # type: ignore[no-untyped-def]
     """The bucket of each value; of one below the floor, any."""
     for k in range(values.size):
         spots[k] = _bucket(values[k], floor, scale, last)
 
 
-@_compiled
+@compiled
 def _count_sure(places, some, spots, known_of, counts):  # type: ignore[no-untyped-def]
     """Count the elements whose bucket decides; the places of the others, and how many are left."""
     left = 0
@@ -157,7 +147,7 @@ def _count_sure(places, some, spots, known_of, counts):  # type: ignore[no-untyp
     return left
 
 
-@_compiled
+@compiled
 def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # type: ignore[no-untyped-def]
     """For rows [first, last): what is known of an element by its bucket alone, into `table`.
 
@@ -183,7 +173,7 @@ def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # ty
             table[r, bucket] = -1 - below if near else below
 
 
-@_compiled
+@compiled
 def count_tile(  # type: ignore[no-untyped-def]
     first, last, tile, left, right, first_column, given, error, ties,
     indptr, low, high, exact, index, floor, scale, end, table, junk_indptr, junk,
@@ -265,7 +255,7 @@ def count_tile(  # type: ignore[no-untyped-def]
             above[start + k] += row_above[k + 1]
 
 
-@_compiled
+@compiled
 def finish(first, last, indptr, above):  # type: ignore[no-untyped-def]
     """Turn the counts of rows [first, last) into ranks, from worst to best, in place."""
     for r in range(first, last):
