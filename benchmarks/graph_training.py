@@ -78,7 +78,7 @@ def child(count: int, each: int) -> None:
         pool = timed("neighbours", lambda: build_pool(vectors, folder / "pool", k=K, method=method))
         found["neighbours"] |= {"method": method, "recall": pool.info["recall"]}
         graph = timed("graph", lambda: mutual(pool.neighbours, pool.similarities))
-        size = sum(part.nbytes for part in (graph.indptr, graph.indices, graph.weights))
+        size = sum(part.nbytes for part in (graph.indptr, graph.indices, graph.values))
         found["graph"] |= {"edges": graph.edges, "MB": round(size / 1e6, 1)}
         graph.save(folder / "graph")
         graph = Graph.load(folder / "graph")

@@ -70,7 +70,7 @@ def test_nobody_alike_no_edge():
 
 def test_verified_pairs_join_and_part():
     graph, _, _ = joined(40, 4)
-    i, j = int(graph.sources()[0]), int(graph.indices[0])
+    i, j = int(graph.rows()[0]), int(graph.indices[0])
     apart = next(c for c in range(40) if c != i and graph.dense()[i, c] == 0)
     first, second = np.array([i, i]), np.array([j, apart])
     wanted = graph.dense()
@@ -89,7 +89,7 @@ def test_on_disk(tmp_path):
     graph, _, _ = joined(50, 5)
     graph.save(tmp_path / "g", {"of": "these"})
     found = Graph.load(tmp_path / "g", {"of": "these"})
-    assert isinstance(found.weights, np.memmap)
+    assert isinstance(found.values, np.memmap)
     np.testing.assert_array_equal(found.dense(), graph.dense())
     with pytest.raises(UserError, match="other features"):
         Graph.load(tmp_path / "g", {"of": "those"})

@@ -138,7 +138,7 @@ class _Rows:
             last = min(first + _SHARE, stop)
             at = slice(first - start, last - start)
             push_rows(
-                first, last, self.s.indptr, self.s.indices, self.s.weights, self.alpha,
+                first, last, self.s.indptr, self.s.indices, self.s.values, self.alpha,
                 self.tolerance, *self._spare(), ids[at], raw[at], own[at],
             )  # fmt: skip
 

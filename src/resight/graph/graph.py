@@ -22,58 +22,37 @@ from numpy.typing import NDArray
 from resight.checksums import Summed, sums_in, verify
 from resight.errors import UserError
 from resight.files import atomic_open, read_json, write_json
-from resight.graph.kernels import count_mutual, fill_mutual, pairs_below
+from resight.graph.kernels import count_mutual, fill_mutual
+from resight.graph.sparse import Sparse
 
 RECORD = "graph.json"
-_FILES = {"indptr": "indptr.npy", "indices": "indices.npy", "weights": "weights.npy"}
+_FILES = {"indptr": "indptr.npy", "indices": "indices.npy", "values": "weights.npy"}
 _ANEW = "delete this folder and run the same again"
 POWER = 3.0  # of similarities: it quiets the many that are only a little alike
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A sparse symmetric matrix of N rows in CSR form, in memory or memory-mapped.
+class Graph(Sparse):
+    """A sparse symmetric matrix of N rows, in memory or memory-mapped; its values are weights.
 
-    indptr (N + 1,) int64, indices (E,) int32, rising within a row, weights (E,) float32 above 0.
+    indptr (N + 1,) int64, indices (E,) int32, rising within a row, values (E,) float32 above 0.
     """
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    weights: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
 
     @property
     def edges(self) -> int:
         """Edges, each counted once."""
         return len(self.indices) // 2
 
-    def row(self, i: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Whom row i is joined to, and how strongly."""
-        part = slice(int(self.indptr[i]), int(self.indptr[i + 1]))
-        return self.indices[part], self.weights[part]
-
-    def sources(self) -> NDArray[np.int64]:
-        """(E,) the row of each entry of `indices`."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
-
     def degrees(self) -> NDArray[np.float64]:
         """(N,) sums of the rows."""
-        return np.bincount(self.sources(), self.weights, minlength=len(self)).astype(np.float64)
-
-    def dense(self) -> NDArray[np.float64]:
-        """(N, N), for small graphs."""
-        full = np.zeros((len(self), len(self)))
-        full[self.sources(), self.indices] = self.weights
-        return full
+        return np.bincount(self.rows(), self.values, minlength=len(self)).astype(np.float64)
 
     def normalised(self) -> Graph:
         """S = D^-1/2 A D^-1/2: of its eigenvalues none is beyond 1."""
         degrees = self.degrees()
         scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
-        weights = self.weights * scale[self.sources()] * scale[self.indices]
-        return Graph(self.indptr, self.indices, weights.astype(np.float32))
+        values = self.values * scale[self.rows()] * scale[self.indices]
+        return Graph(self.indptr, self.indices, values.astype(np.float32))
 
     def save(self, folder: str | Path, key: dict[str, Any] | None = None) -> None:
         """Write the four files, the record last; `key` names what it was made of."""
@@ -98,9 +77,7 @@ class Graph:
         folder = Path(folder)
         record = read_json(folder / RECORD, "a neighbour graph")
         if not isinstance(record, dict) or record.get("format") != 1:
-            raise UserError(
-                f"{folder / RECORD}: damaged; delete this folder and run the same again"
-            )
+            raise UserError(f"{folder / RECORD}: damaged; {_ANEW}")
         if key is not None and record["key"] != key:
             raise UserError(f"{folder}: holds a graph of other features; delete this folder")
         verify(folder, sums_in(record), _ANEW)
@@ -148,17 +125,30 @@ def with_pairs(
 
     Raises ValueError: a row joined to itself, a pair named twice, or a weight below 0.
     """
-    n = len(graph)
-    codes = pairs_below(first, second, n)
+    codes = pair_codes(first, second, len(graph))
     if (first == second).any() or (weights < 0).any() or len(np.unique(codes)) < len(codes):
         raise ValueError("pairs must join two rows, once each, with weights of 0 or more")
-    rows = graph.sources()
-    old = pairs_below(rows, graph.indices.astype(np.int64), n)
-    stays = ~np.isin(old, codes)
+    rows, others = graph.rows(), graph.indices.astype(np.int64)
+    stays = (rows < others) & ~np.isin(pair_codes(rows, others, len(graph)), codes)
     new = weights > 0
-    a = np.r_[rows[stays], first[new], second[new]]
-    b = np.r_[graph.indices[stays].astype(np.int64), second[new], first[new]]
-    w = np.r_[graph.weights[stays], weights[new], weights[new]].astype(np.float32)
+    return of_pairs(
+        len(graph),
+        np.r_[rows[stays], first[new]],
+        np.r_[others[stays], second[new]],
+        np.r_[graph.values[stays], weights[new]],
+    )
+
+
+def of_pairs(
+    n: int, first: NDArray[np.int64], second: NDArray[np.int64], weights: NDArray[np.floating]
+) -> Graph:
+    """The graph over n rows with these edges, each named once: all (P,), either way round."""
+    a, b, both = np.r_[first, second], np.r_[second, first], np.r_[weights, weights]
     order = np.lexsort((b, a))
     indptr = np.r_[0, np.cumsum(np.bincount(a, minlength=n))].astype(np.int64)
-    return Graph(indptr, b[order].astype(np.int32), w[order])
+    return Graph(indptr, b[order].astype(np.int32), both[order].astype(np.float32))
+
+
+def pair_codes(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """One number for each pair of rows below n, the same either way round; shapes broadcast."""
+    return np.asarray(np.minimum(first, second) * n + np.maximum(first, second), np.int64)

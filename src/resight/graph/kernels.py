@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resight.compiled import compiled
-
-
-def pairs_below(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """One number a pair, the same either way round."""
-    return np.asarray(np.minimum(first, second) * n + np.maximum(first, second), np.int64)
 
 
 @compiled

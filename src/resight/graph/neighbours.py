@@ -82,6 +82,22 @@ def nearest(
     yield from blocks(search, range(len(vectors)) if rows is None else rows, progress, block)
 
 
+def nearest_of_all(
+    vectors: Rows,
+    k: int,
+    *,
+    method: Method = "exact",
+    progress: Progress = lambda done, total: None,
+) -> tuple[Ids, Similarities]:
+    """ids (N, k) int32 and similarities (N, k) float32 of every row's nearest; see `nearest`."""
+    n = len(vectors)
+    ids, similarities = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    for start, some, values in nearest(vectors, k, method=method, progress=progress):
+        part = slice(start, start + len(some))
+        ids[part], similarities[part] = some, values
+    return ids, similarities
+
+
 def blocks(
     search: Search, rows: range, progress: Progress = lambda done, total: None, block: int = BLOCK
 ) -> Iterator[Found]:

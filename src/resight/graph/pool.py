@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from resight.checksums import Summed, sums_in, verify
 from resight.errors import UserError
 from resight.files import atomic_open, fresh_folder, write_json
+from resight.graph.graph import pair_codes
 from resight.graph.neighbours import BLOCK, Method, Progress, Rows, blocks, open_search
 from resight.graph.pool_files import (
     INLIERS,
@@ -281,8 +282,7 @@ def _pair_keys(
     others = np.asarray(pool.neighbours[start:stop, :top], np.int64)
     similar = np.asarray(pool.similarities[start:stop, :top], np.float32) >= min_similarity
     own = np.arange(start, stop)[:, None]
-    keys = np.minimum(own, others) * len(pool) + np.maximum(own, others)
-    return keys, similar & (others >= 0)
+    return pair_codes(own, others, len(pool)), similar & (others >= 0)
 
 
 def _tell(note: str, tell: Tell) -> None:

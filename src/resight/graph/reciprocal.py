@@ -22,12 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest
+from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest_of_all
 from resight.graph.reciprocal_kernels import dots, expanded, expanded_beside, mark_mutual
 from resight.graph.sparse import BLOCK, Ints, Sparse, from_slots, joined, overlaps, weighted
 from resight.graph.unit import unit_rows
 
-K1, K2, WEIGHT = 20, 6, 0.3
+K1, K2 = 20, 6
 # Rows of what is asked and of what is there, (E,) int64 each -> their similarities (E,).
 Similar = Callable[[Ints, Ints], NDArray[np.floating]]
 
@@ -106,12 +106,7 @@ def encode(
     """
     n = len(vectors)
     if neighbours is None:
-        found = list(nearest(vectors, max(k1, k2 - 1), progress=progress))
-        none = np.zeros((0, max(k1, k2 - 1)))
-        neighbours = (
-            np.concatenate([none.astype(np.int32), *(ids for _, ids, _ in found)]),
-            np.concatenate([none.astype(np.float32), *(values for _, _, values in found)]),
-        )
+        neighbours = nearest_of_all(vectors, max(k1, k2 - 1), progress=progress)
     wide = neighbours[0]
     ids = np.ascontiguousarray(wide[:, :k1])
     similarities = np.ascontiguousarray(neighbours[1][:, :k1])

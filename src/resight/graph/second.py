@@ -20,7 +20,7 @@ from resight.errors import UserError
 from resight.graph.diffusion import Diffused, diffuse
 from resight.graph.expand import augment, expand
 from resight.graph.graph import mutual
-from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest
+from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest_of_all
 from resight.graph.outside import from_neighbours
 from resight.graph.reciprocal import Encoded, Similar, encode
 from resight.graph.rerank import Chain, Diffusion, KReciprocal, parse
@@ -103,13 +103,11 @@ def diffused_over(
     neighbours: tuple[Ids, Similarities] | None = None,
 ) -> Diffused:
     """F over the graph of mutual neighbours of vectors (N, D)."""
-    if neighbours is not None:
-        ids, near = neighbours[0][:, : look.k], neighbours[1][:, : look.k]
-    else:
-        found = list(nearest(vectors, look.k, progress=progress))
-        ids = np.concatenate([np.zeros((0, look.k), np.int32), *(part[1] for part in found)])
-        near = np.concatenate([np.zeros((0, look.k), np.float32), *(part[2] for part in found)])
-    return diffuse(mutual(ids, near), alpha=look.alpha, top=look.top)
+    if neighbours is None:
+        neighbours = nearest_of_all(vectors, look.k, progress=progress)
+    ids, near = neighbours
+    graph = mutual(ids[:, : look.k], near[:, : look.k])
+    return diffuse(graph, alpha=look.alpha, top=look.top)
 
 
 def together(

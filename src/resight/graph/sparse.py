@@ -39,9 +39,9 @@ class Sparse:
 
     def take(self, rows: Ints) -> Sparse:
         """These rows, in this order."""
-        counts = np.diff(self.indptr)[rows]
+        counts = self.indptr[rows + 1] - self.indptr[rows]
         indptr = _offsets(counts)
-        at = np.arange(indptr[-1]) + np.repeat(self.indptr[:-1][rows] - indptr[:-1], counts)
+        at = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
         return Sparse(indptr, self.indices[at], self.values[at])
 
     def turned(self, columns: int) -> Sparse:
@@ -52,9 +52,9 @@ class Sparse:
         _turn(self.indptr, self.indices, self.values, indptr[:-1].copy(), indices, values)
         return Sparse(indptr, indices, values)
 
-    def dense(self, columns: int) -> NDArray[np.float64]:
-        """(R, columns), for few rows."""
-        full = np.zeros((len(self), columns))
+    def dense(self, columns: int | None = None) -> NDArray[np.float64]:
+        """(R, columns), by default as many as rows; for few rows."""
+        full = np.zeros((len(self), len(self) if columns is None else columns))
         full[self.rows(), self.indices] = self.values
         return full
 
@@ -155,6 +155,17 @@ def _turn(indptr, indices, values, place, out_indices, out_values):  # type: ign
 
 
 @compiled
+def _add(column, amount, total, seen, touched, some):  # type: ignore[no-untyped-def]
+    """Add to a column of the row at hand; how many have been touched."""
+    total[column] += amount
+    if not seen[column]:
+        seen[column] = True
+        touched[some] = column
+        some += 1
+    return some
+
+
+@compiled
 def _put_down(total, seen, touched, some, start, indices, values):  # type: ignore[no-untyped-def]
     """Write the touched columns in rising order, and leave the room clean."""
     columns = touched[:some]
@@ -178,27 +189,13 @@ def _add_up(  # type: ignore[no-untyped-def]
                 continue
             weight = np.float64(weights[b, c])
             if diagonal != 0:
-                total[member] += weight * diagonal
-                if not seen[member]:
-                    seen[member] = True
-                    touched[some] = member
-                    some += 1
+                some = _add(member, weight * diagonal, total, seen, touched, some)
             for e in range(indptr[member], indptr[member + 1]):
-                column = others[e]
-                if column < 0:
-                    continue
-                total[column] += weight * amounts[e]
-                if not seen[column]:
-                    seen[column] = True
-                    touched[some] = column
-                    some += 1
+                if others[e] >= 0:
+                    some = _add(others[e], weight * amounts[e], total, seen, touched, some)
         for e in range(own[b], own[b + 1]):
-            column = own_others[e]
-            total[column] += np.float64(weights[b, members.shape[1]]) * own_amounts[e]
-            if not seen[column]:
-                seen[column] = True
-                touched[some] = column
-                some += 1
+            amount = np.float64(weights[b, members.shape[1]]) * own_amounts[e]
+            some = _add(own_others[e], amount, total, seen, touched, some)
         _put_down(total, seen, touched, some, starts[b], indices, values)
         counts[b] = some
 
@@ -213,11 +210,7 @@ def _overlap(  # type: ignore[no-untyped-def]
         for e in range(indptr[b], indptr[b + 1]):
             column, amount = columns[e], amounts[e]
             for f in range(list_ptr[column], list_ptr[column + 1]):
-                other = lists[f]
-                total[other] += min(amount, list_amounts[f])
-                if not seen[other]:
-                    seen[other] = True
-                    touched[some] = other
-                    some += 1
+                least = min(amount, list_amounts[f])
+                some = _add(lists[f], least, total, seen, touched, some)
         _put_down(total, seen, touched, some, starts[b], indices, values)
         counts[b] = some

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.graph.diffusion import Diffused, diffuse
-from resight.graph.graph import Graph, mutual
+from resight.graph.graph import Graph, mutual, of_pairs, pair_codes
 from resight.graph.neighbours import Method
 from resight.graph.pool import build_pool
 from resight.models.closed_form import project, whitening
@@ -36,7 +36,7 @@ def strongest(found: Diffused, count: float) -> Graph:
     rows, columns = np.nonzero(np.asarray(found.neighbours) >= 0)
     values = np.asarray(found.values)[rows, columns]
     others = np.asarray(found.neighbours)[rows, columns].astype(np.int64)
-    codes = np.minimum(rows, others) * n + np.maximum(rows, others)
+    codes = pair_codes(rows, others, n)
     order = np.lexsort((-values, codes))  # of the two ways round the larger comes first
     codes, values = codes[order], values[order]
     first = np.r_[True, codes[1:] != codes[:-1]] if len(codes) else np.zeros(0, bool)
@@ -45,11 +45,7 @@ def strongest(found: Diffused, count: float) -> Graph:
     if wanted < len(values):
         kept = values >= np.partition(values, len(values) - wanted)[len(values) - wanted]
         codes, values = codes[kept], values[kept]
-    a, b = np.divmod(codes, n)
-    ends, starts = np.r_[a, b], np.r_[b, a]
-    order = np.lexsort((ends, starts))
-    indptr = np.r_[0, np.cumsum(np.bincount(starts, minlength=n))].astype(np.int64)
-    return Graph(indptr, ends[order].astype(np.int32), np.r_[values, values][order])
+    return of_pairs(n, *np.divmod(codes, n), values)
 
 
 def agreement(
@@ -93,5 +89,5 @@ def _diffused(vectors: NDArray[np.float32], k: int, method: Method) -> Diffused:
 
 def _codes(graph: Graph) -> NDArray[np.int64]:
     """Each pair once, as one number."""
-    rows, others = graph.sources(), graph.indices.astype(np.int64)
+    rows, others = graph.rows(), graph.indices.astype(np.int64)
     return (rows * len(graph) + others)[rows < others]

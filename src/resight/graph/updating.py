@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.neighbours import NONE, Ids, Method, Similarities, nearest, open_search
+from resight.graph.neighbours import NONE, Ids, Method, Similarities, nearest_of_all, open_search
 
 Marks = NDArray[np.uint64]
 SHARE = 0.2  # changed rows beyond which all is looked for anew
@@ -43,12 +43,7 @@ def updated(
     stays, new = np.flatnonzero(before >= 0), np.flatnonzero(before < 0)
     gone = old - len(stays)
     if len(new) + gone > SHARE * n or ids.shape[1] != k:
-        parts = list(nearest(vectors, k, method=method))
-        none = np.zeros((0, k))
-        return (
-            np.concatenate([none.astype(np.int32), *(part[1] for part in parts)]),
-            np.concatenate([none.astype(np.float32), *(part[2] for part in parts)]),
-        )
+        return nearest_of_all(vectors, k, method=method)
     place = np.full(old + 1, -1, np.int32)
     place[before[stays]] = stays
     found, near = np.full((n, k), -1, np.int32), np.full((n, k), NONE, np.float32)

@@ -18,6 +18,7 @@ from resight.data.decode import BadImage
 from resight.data.duplicates import alike_in_detail
 from resight.data.imageset import ImageSet
 from resight.data.inspect import default_workers, thumbnail
+from resight.graph.graph import pair_codes
 from resight.graph.pool import Pool
 
 _BLANK = 8  # grey levels between the darkest and the brightest pixel of a thumbnail
@@ -101,8 +102,7 @@ def _proposed(pool: Pool, similarity: float, most: int) -> Pairs:
         cosine = np.asarray(pool.similarities[start : start + _BLOCK, :_NEAREST])
         # float16 in the pool: what it rounds up to the limit counts.
         close = (others >= 0) & (cosine >= np.float16(similarity))
-        keys = np.minimum(rows, others) * n + np.maximum(rows, others)
-        found.append(keys[close])
+        found.append(pair_codes(rows, others, n)[close])
         cosines.append(cosine[close])
     keys, first = np.unique(np.concatenate(found), return_index=True)
     if len(keys) > most:

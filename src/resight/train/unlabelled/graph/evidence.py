@@ -28,6 +28,7 @@ RECORD = "evidence.json"
 _SAMPLES, _SHOWN = 8, 12  # anchors of a stage, images beside each
 _SIDE = 72  # pixels of a thumbnail
 _SEED = 5
+_BLOCK = 65_536  # pairs looked up at once
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,12 @@ def gather(stage: GraphStage, ground: GraphGround, nothing: str | None) -> Evide
     settings, rows = ground.settings, ground.rows
     count = None if settings.count == "auto" else settings.count * settings.times
     targets = Graph.load(stage.folder / TARGETS)
-    a, b = targets.sources(), np.asarray(targets.indices, np.int64)
+    a, b = targets.rows(), np.asarray(targets.indices, np.int64)
     near = np.asarray(ground.pool.neighbours)
-    among = np.array([(near[i] == j).any() for i, j in zip(a, b, strict=True)], bool)
+    among = np.zeros(len(a), bool)
+    for start in range(0, len(a), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        among[part] = (near[a[part]] == b[part, None]).any(axis=1)
     labels = quality.codes(stage.images.table["object"])
     known = (labels[a] >= 0) & (labels[b] >= 0)
     sizes = np.bincount(labels[rows][labels[rows] >= 0])
@@ -95,7 +99,7 @@ def gather(stage: GraphStage, ground: GraphGround, nothing: str | None) -> Evide
         images=len(rows),
         count=count,
         pairs=targets.edges,
-        level=float(np.min(targets.weights)) if targets.edges else None,
+        level=float(np.min(targets.values)) if targets.edges else None,
         alone=float((np.diff(targets.indptr)[rows] == 0).mean()),
         beyond=float(1 - among.mean()) if len(among) else None,
         mutual=quality.mutual(top, rows, len(stage.images)),

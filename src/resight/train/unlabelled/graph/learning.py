@@ -13,7 +13,7 @@ from resight.files import read_json, write_json
 from resight.graph.across import nearest_across
 from resight.graph.diffusion import diffuse
 from resight.graph.graph import RECORD as GRAPH_RECORD
-from resight.graph.graph import Graph, mutual, with_pairs
+from resight.graph.graph import Graph, mutual, of_pairs, with_pairs
 from resight.graph.pool import Pool
 from resight.graph.targets import agreement, believed, strongest
 from resight.mining.calibrate import pool_levels
@@ -219,13 +219,8 @@ def _of_objects(objects: NDArray[np.int64], rows: NDArray[np.int64]) -> Graph:
     """All pairs of the same object, with weight 1."""
     known = rows[objects[rows] >= 0]
     members = [known[objects[known] == one] for one in np.unique(objects[known])]
-    starts, ends = np.zeros(len(objects) + 1, np.int64), []
-    near: dict[int, NDArray[np.int64]] = {
-        int(row): group[group != row] for group in members for row in group
-    }
-    for row in range(len(objects)):
-        own = near.get(row, np.zeros(0, np.int64))
-        starts[row + 1] = starts[row] + len(own)
-        ends.append(own)
-    indices = np.concatenate([*ends, np.zeros(0, np.int64)]).astype(np.int32)
-    return Graph(starts, indices, np.ones(len(indices), np.float32))
+    none = np.zeros((2, 0), np.int64)
+    first, second = np.concatenate(
+        [none, *(group[np.stack(np.triu_indices(len(group), 1))] for group in members)], axis=1
+    )
+    return of_pairs(len(objects), first, second, np.ones(len(first), np.float32))

@@ -70,13 +70,10 @@ class GraphObjective(Objective):
 
     def _listed(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The pairs with slots that have weight: image of the batch, slot, weight; itself first."""
-        begin, end = self.targets.indptr[rows], self.targets.indptr[rows + 1]
-        images = np.r_[np.arange(len(rows)), np.repeat(np.arange(len(rows)), end - begin)]
-        entries = np.concatenate([np.arange(a, b) for a, b in zip(begin, end, strict=True)])
-        others = np.asarray(self.targets.indices)[entries.astype(np.int64)]
-        slots = np.searchsorted(self.rows, np.r_[rows, others])
-        weights = np.asarray(self.targets.weights)[entries.astype(np.int64)]
-        weights = np.r_[np.ones(len(rows), np.float32), weights]
+        own = self.targets.take(rows)
+        images = np.r_[np.arange(len(rows)), own.rows()]
+        slots = np.searchsorted(self.rows, np.r_[rows, own.indices])
+        weights = np.r_[np.ones(len(rows), np.float32), own.values]
         device = self.memory.device
         parts = (torch.from_numpy(part).to(device) for part in (images, slots, weights))
         image, slot, weight = parts
