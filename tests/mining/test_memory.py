@@ -318,9 +318,13 @@ def test_the_torn_end_of_a_journal_is_ignored(tmp_path, cut):
 
 def live(folder: Path, seed: int, last: str) -> None:
     """Train without end: write, make checkpoints, each with a whole copy of the files beside it."""
-    memory, rng = MemoryBank.open(folder), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     if last:
+        memory = MemoryBank.open(folder)
         memory.restore(last)
+    else:  # as training does: what died before its first checkpoint is begun anew
+        shutil.rmtree(folder, ignore_errors=True)
+        memory = MemoryBank.create(folder, 300, 512, 0)
     for turn in itertools.count():
         scribble(memory, rng, int(rng.integers(1, 12)))
         name = memory.checkpoint()
@@ -335,7 +339,6 @@ def live(folder: Path, seed: int, last: str) -> None:
 def test_killed_at_any_moment_it_goes_back_exactly(tmp_path):
     """kill -9 while it restores, writes, makes checkpoints: the state is that of a full copy."""
     folder = tmp_path / "memory"
-    MemoryBank.create(folder, 300, 512, 0)
     chance, last, seen, slow = random.Random(7), "", set(), 1.0
     for attempt in range(25):
         child = multiprocessing.get_context("fork").Process(
