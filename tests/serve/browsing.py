@@ -129,7 +129,7 @@ class Watched:
             viewport={"width": width, "height": height},
             has_touch=touch, is_mobile=touch, color_scheme=scheme, reduced_motion="reduce",
         )  # fmt: skip
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(60_000)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.bytes = 0

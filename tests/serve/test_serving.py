@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resight.search.gallery import Gallery
-from resight.serve import answers, service
+from resight.serve import answers, looks
 from service import client_of, is_problem, photo, send
 
 
@@ -61,6 +62,7 @@ def test_search_by_image_and_by_object(client: Any) -> None:
 
 
 def test_a_second_look(client: Any, one: bytes) -> None:
+    client.app.state.service.looks.begin().result()
     plain = send(client, one, level="image", k=12).json()
     assert plain["rerank"] == "none" and plain["hits"][0]["score"] is None
     for how in ("diffusion", "aqe:n=3+kreciprocal:k1=4", "aqe"):
@@ -77,14 +79,34 @@ def test_a_second_look(client: Any, one: bytes) -> None:
     assert 18 not in [hit["image"] for hit in told["hits"]]
 
 
+def test_nobody_waits_for_a_look_that_is_compiled(
+    client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = client.app.state.service
+    slow, go = looks.Looks(), threading.Event()
+    monkeypatch.setattr(slow, "_work", lambda: (go.wait(60), slow.begin().set_result(None)))
+    monkeypatch.setattr(served, "looks", slow)
+    monkeypatch.setattr(served, "settings", served.settings.model_copy(update={"deadline": 1.0}))
+    early = send(client, one, rerank="diffusion")
+    assert is_problem(early, 503) and "made ready" in early.json()["detail"]
+    assert early.headers["retry-after"] == "5"
+    monkeypatch.undo()
+    monkeypatch.setattr(served, "looks", slow)
+    assert send(client, one).status_code == 200
+    go.set()
+    slow.close()
+    assert send(client, one, rerank="diffusion").status_code == 200
+
+
 def test_large_galleries_are_looked_at_once(
     client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = client.get("/v1/gallery").json()["offers"]
+    client.app.state.service.looks.begin().result()
     for name in ("aqe", "kreciprocal", "diffusion"):
         assert f"rerank:{name}" in offered
         assert send(client, one, rerank=name).status_code == 200
-    monkeypatch.setattr(service, "RERANKED", 5)
+    monkeypatch.setattr(looks, "RERANKED", 5)
     assert "rerank:diffusion" not in client.get("/v1/gallery").json()["offers"]
     assert is_problem(send(client, one, rerank="diffusion"), 422)
     assert send(client, one, rerank="aqe").status_code == 200

@@ -47,7 +47,7 @@ def demo(
     if images is not None and images.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{images}: lies inside {out}, which the demo replaces; give another --out")
     obstacle = _obstacle(str(images), columns) if images is not None else None  # reads it all
-    run_verb = partial(_run, context.find_root().command)
+    run_verb = partial(_run, typer.main.get_command(context.obj))
     mark = out / ".resight-demo"
     fresh_folder(out, "a demo", mark=mark.name, force=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _measured(
 def _run(root: Any, *words: str) -> None:
     """Print a command, and run it in this process."""
     note(f"\n$ resight {shlex.join(words)}")
-    status = root.main(list(words), standalone_mode=False)
+    status = root.main(list(words), prog_name="resight", standalone_mode=False)
     if words[:2] != ("data", "check") and status:  # the doctor's 1 says that it found something
         raise typer.Exit(status)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resight.serve import service as serving
+from resight.serve import looks
 from resight.serve.service import Service
 
 
@@ -15,6 +15,7 @@ def offers(service: Service) -> list[str]:
     if service.reports.all:
         found.append("reports")
     names = ["aqe"]
-    if len(service.gallery) <= serving.RERANKED:
-        names += ["kreciprocal", "diffusion"]
+    if len(service.gallery) <= looks.RERANKED:
+        names += looks.NAMES
+        service.looks.begin()  # whoever asks what there is may soon ask for it
     return found + [f"rerank:{name}" for name in names]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from resight.data.transforms import Preprocess
-from resight.graph.rerank import parse as parse_chain
 from resight.models.export.session import share_cores, threads
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
@@ -23,6 +22,7 @@ from resight.serve.decoders import Decoded, Decoders
 from resight.serve.feedback import Feedback
 from resight.serve.keys import Keys
 from resight.serve.links import Links
+from resight.serve.looks import Looks
 from resight.serve.metrics import Metrics
 from resight.serve.overviews import Overviews
 from resight.serve.problems import Problem
@@ -32,8 +32,6 @@ from resight.serve.settings import Settings
 from resight.serve.uploads import Gate, Region
 from resight.serve.writing import Writing
 
-# Beyond so many vectors a look at neighbourhoods takes too long to be made ready after a change.
-RERANKED = 5_000
 log = logging.getLogger("resight.serve")
 
 
@@ -53,7 +51,7 @@ class Service:
     def __init__(self, folder: Path, settings: Settings, keys: Keys) -> None:
         self.folder, self.settings, self.keys = folder, settings, keys
         self.metrics = Metrics()
-        self.reports, self.links = Reports(settings.reports), Links()
+        self.reports, self.links, self.looks = Reports(settings.reports), Links(), Looks()
         self.gate = Gate(settings.queue, self.metrics.queue.set)
         self.ready = False
         self._generation = 0
@@ -106,6 +104,7 @@ class Service:
         await self.batcher.close()
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self.overviews.close)
+        await asyncio.to_thread(self.looks.close)
         await self.decoders.close()
         self.gallery.close()
         self.metrics.close()
@@ -167,10 +166,6 @@ class Service:
             self._load()
             raise Problem(
                 503, "the gallery was given another embedder; try again", {"Retry-After": "1"}
-            )
-        if parse_chain(options.rerank).look is not None and len(self.gallery) > RERANKED:
-            raise Problem(
-                422, f"rerank: this gallery has more than {RERANKED:,} vectors; aqe goes with any"
             )
         return self.gallery.search_vectors(
             vectors,

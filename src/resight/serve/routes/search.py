@@ -68,7 +68,9 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
         asked, photos = await search_of(request, service.settings.photos)
         if asked.k > service.settings.k:
             raise Problem(422, f"k: at most {service.settings.k}")
-        own = await asyncio.to_thread(lambda: service.gallery.level)
+        own, vectors = await asyncio.to_thread(
+            lambda: (service.gallery.level, len(service.gallery))
+        )
         options = Options(
             asked.k,
             asked.level or own,
@@ -77,6 +79,7 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
             asked.alpha,
             asked.rerank,
         )
+        await service.looks.check(options.rerank, vectors, until - loop.time())
         if photos:
             found, seconds = await service.search(photos, asked.region, options, until)
         else:

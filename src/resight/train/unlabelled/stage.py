@@ -20,10 +20,15 @@ from resight.features.write import embed_images
 from resight.files import atomic_open, write_text
 from resight.graph.pool import Pool, add_inliers, build_pool
 from resight.models.embedder import Embedder
+from resight.models.tuning import freeze_batchnorm, tune
+from resight.sampling.tuples import TupleBatch
 from resight.spatial.verify import Verifier
-from resight.train.loop import LoopOptions, Watcher
+from resight.train.loop import LoopOptions, Position, Watcher, fit
 from resight.train.prepare import Tell
+from resight.train.recipes.settings import Objective
 from resight.train.recipes.unlabelled import UnlabelledSettings
+from resight.train.rundir import Run
+from resight.train.story import Story, TuplePlan, optimizers
 from resight.train.unlabelled.copies import usable_firsts
 from resight.train.unlabelled.fit_to import check_different, fitted
 from resight.train.unlabelled.together import main, wait_for
@@ -156,6 +161,41 @@ def _verified(stage: Stage[Kind], pool: Pool, settings: Kind) -> Pool:
         weight=spatial.weight,
         cap=spatial.cap,
     )
+
+
+def learn(
+    stage: Stage[Kind],
+    embedder: Embedder,
+    settings: Kind,
+    run: Run,
+    resume: bool,
+    *,
+    objective: Callable[[], Objective],
+    batches: Callable[[int], list[TupleBatch]],
+    plain: bool = False,
+) -> Position:
+    """Train the embedder, from its start or from the last checkpoint.
+
+    objective(): what is minimised, made once it is known what is trained; batches(epoch), and
+    `plain`: see `TuplePlan`. The settings are those of the stage's ground.
+    """
+    assert settings.lr is not None
+    if settings.freeze_bn:
+        freeze_batchnorm(embedder)
+    tune(embedder, settings.tune, settings.lora_rank)
+    made = objective()
+    settings = settings.model_copy(update={"lr": settings.lr * settings.lr_factor})
+    if not resume and main():
+        run.cut_log(0)  # what a process wrote that was killed before its first checkpoint
+    story = Story(
+        settings,
+        embedder,
+        made,
+        optimizers(settings, embedder, made),
+        labels=[],
+        plan=TuplePlan(batches, plain=plain),
+    )
+    return fit(story, stage.images, None, run, stage.options, resume=resume, watcher=stage.watcher)
 
 
 def at_size(embedder: Embedder, size: tuple[int, int] | None) -> Embedder:

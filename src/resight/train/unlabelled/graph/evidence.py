@@ -14,14 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.evaluate.ranking.units import unit_rows
-from resight.evaluate.report.plots import figure
 from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
 from resight.files import read_json, write_json
 from resight.graph.graph import Graph
 from resight.train.unlabelled import quality
 from resight.train.unlabelled.graph.learning import TARGETS, GraphGround, GraphStage
-from resight.train.unlabelled.insclr.words import percent
+from resight.train.unlabelled.shown import over_stages, percent
 from resight.train.unlabelled.stage import EVIDENCE
 
 RECORD = "evidence.json"
@@ -220,20 +219,10 @@ def _table(found: Sequence[Evidence]) -> list[tuple[str, list[str]]]:
 
 
 def _plot(found: Sequence[Evidence]) -> str:
-    stages = [one.stage for one in found]
     lines: dict[str, list[float | None]] = {
         "pairs right": [one.right for one in found],
         "of an object's pairs there": [one.reached for one in found],
         "brought by the graph": [one.beyond for one in found],
         "mutual neighbours": [one.mutual for one in found],
     }
-    svg: list[str] = []
-    with figure(svg, (5.2, 3.7)) as axes:
-        for label, values in lines.items():
-            shares = 100 * np.array(values, float)  # None: NaN, a gap
-            if not np.isnan(shares).all():
-                axes.plot(stages, shares, "o-", label=label, linewidth=2)
-        axes.set(xlabel="stage", ylabel="%", ylim=(-2, 102), xticks=stages)
-        if axes.lines:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2, fontsize=9)
-    return svg[0]
+    return over_stages([one.stage for one in found], lines)

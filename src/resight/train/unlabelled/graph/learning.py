@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,17 @@ from resight.graph.pool import Pool
 from resight.graph.targets import agreement, believed, strongest
 from resight.mining.calibrate import pool_levels
 from resight.models.embedder import Embedder
-from resight.models.tuning import freeze_batchnorm, tune
-from resight.sampling.tuples import drawn_batches
-from resight.train.loop import Position, fit
+from resight.sampling.tuples import TupleBatch, drawn_batches
+from resight.train.loop import Position
 from resight.train.prepare import seed_everything
 from resight.train.recipes.graph import GraphSettings
 from resight.train.rundir import Run
-from resight.train.story import Story, TuplePlan, optimizers
 from resight.train.unlabelled.chance import by_chance
 from resight.train.unlabelled.fit_to import source_column
 from resight.train.unlabelled.graph.objective import GraphObjective
 from resight.train.unlabelled.quality import codes
-from resight.train.unlabelled.stage import GROUND, Ground, Stage
-from resight.train.unlabelled.together import main, wait_for
+from resight.train.unlabelled.stage import GROUND, Ground, Stage, learn
+from resight.train.unlabelled.together import wait_for
 
 DIFFUSION, TARGETS, AGREEMENT = "diffusion", "targets", "agreement.json"
 _TOLERANCE = 1e-3  # of the diffusion: below what tells targets apart
@@ -96,26 +94,22 @@ def train(
     stage: GraphStage, embedder: Embedder, ground: GraphGround, run: Run, resume: bool
 ) -> Position:
     """Train the embedder towards the targets, from its start or from the last checkpoint."""
-    settings = ground.settings
-    assert settings.tuples is not None and settings.lr is not None and settings.steps is not None
+    settings, rows = ground.settings, ground.rows
+    assert settings.tuples is not None and settings.steps is not None
     seed_everything(settings.seed + stage.number, settings.deterministic)
-    if settings.freeze_bn:
-        freeze_batchnorm(embedder)
-    tune(embedder, settings.tune, settings.lora_rank)
     wait_for(stage.folder / TARGETS / GRAPH_RECORD)
     targets = Graph.load(stage.folder / TARGETS)
-    vectors = np.asarray(ground.features[ground.rows], np.float32)
-    objective = GraphObjective(targets, ground.rows, vectors, settings.temperature)
-    settings = settings.model_copy(update={"lr": settings.lr * settings.lr_factor})
-    if not resume and main():
-        run.cut_log(0)  # what a process wrote that was killed before its first checkpoint
     starts, others = np.asarray(targets.indptr), np.asarray(targets.indices)
 
-    def batches(epoch: int) -> Any:
+    def objective() -> GraphObjective:
+        vectors = np.asarray(ground.features[rows], np.float32)
+        return GraphObjective(targets, rows, vectors, settings.temperature)
+
+    def batches(epoch: int) -> list[TupleBatch]:
         return drawn_batches(
             starts,
             others,
-            rows=ground.rows,
+            rows=rows,
             tuples=settings.tuples or 1,
             drawn=settings.neighbours,
             views=settings.views,
@@ -124,15 +118,7 @@ def train(
             epoch=epoch,
         )
 
-    story = Story(
-        settings,
-        embedder,
-        objective,
-        optimizers(settings, embedder, objective),
-        labels=[],
-        plan=TuplePlan(batches),
-    )
-    return fit(story, stage.images, None, run, stage.options, resume=resume, watcher=stage.watcher)
+    return learn(stage, embedder, settings, run, resume, objective=objective, batches=batches)
 
 
 def shares_in(folder: Path) -> list[float] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 import numpy as np
 
@@ -14,19 +13,17 @@ from resight.mining.calibrate import bank_levels
 from resight.mining.look import Look
 from resight.mining.memory import MemoryBank
 from resight.models.embedder import Embedder
-from resight.models.tuning import freeze_batchnorm, tune
-from resight.sampling.tuples import tuple_batches
-from resight.train.loop import Position, fit
+from resight.sampling.tuples import TupleBatch, tuple_batches
+from resight.train.loop import Position
 from resight.train.prepare import seed_everything
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.rundir import Run
-from resight.train.story import Story, TuplePlan, optimizers
 from resight.train.unlabelled.chance import by_chance
 from resight.train.unlabelled.fit_to import calibrated
 from resight.train.unlabelled.insclr.objective import InsCLRObjective
 from resight.train.unlabelled.quality import codes
-from resight.train.unlabelled.stage import Ground, Stage
-from resight.train.unlabelled.together import main, own_folder
+from resight.train.unlabelled.stage import Ground, Stage, learn
+from resight.train.unlabelled.together import own_folder
 
 MEMORY = "memory"
 
@@ -93,19 +90,15 @@ def train(
 ) -> Position:
     """Train the embedder on tuples of the pool, from its start or from the last checkpoint."""
     settings = ground.settings
-    assert settings.tuples is not None and settings.lr is not None
+    assert settings.tuples is not None
     seed_everything(settings.seed + stage.number, settings.deterministic)
     bank = _bank(stage, embedder, ground, resume)
-    if settings.freeze_bn:
-        freeze_batchnorm(embedder)
-    tune(embedder, settings.tune, settings.lora_rank)
-    objective = InsCLRObjective(settings, look(ground, bank), bank, ground.rows)
-    settings = settings.model_copy(update={"lr": settings.lr * settings.lr_factor})
-    if not resume and main():
-        run.cut_log(0)  # what a process wrote that was killed before its first checkpoint
     neighbours = np.asarray(ground.pool.neighbours)
 
-    def batches(epoch: int) -> Any:
+    def objective() -> InsCLRObjective:
+        return InsCLRObjective(settings, look(ground, bank), bank, ground.rows)
+
+    def batches(epoch: int) -> list[TupleBatch]:
         return tuple_batches(
             neighbours,
             rows=ground.rows,
@@ -117,15 +110,10 @@ def train(
             epoch=epoch,
         )
 
-    story = Story(
-        settings,
-        embedder,
-        objective,
-        optimizers(settings, embedder, objective),
-        labels=[],
-        plan=TuplePlan(batches, plain=settings.similarity == "plain"),
+    plain = settings.similarity == "plain"
+    return learn(
+        stage, embedder, settings, run, resume, objective=objective, batches=batches, plain=plain
     )
-    return fit(story, stage.images, None, run, stage.options, resume=resume, watcher=stage.watcher)
 
 
 def look(ground: Ground[InsCLRSettings], bank: MemoryBank) -> Look:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.evaluate.report.plots import figure
 from resight.evaluate.report.render import write_page
 from resight.evaluate.report.thumbnails import LoadThumbnail, data_uri, open_thumbnails
 from resight.train.unlabelled.insclr.record import Checked, Evidence, Item, Sample, Similarities
-from resight.train.unlabelled.insclr.words import percent, sentences
+from resight.train.unlabelled.insclr.words import sentences
 from resight.train.unlabelled.quality import BINS
+from resight.train.unlabelled.shown import over_stages, percent
 
 PAGE = "evidence.html"
 _SIDES = (80, 64, 48, 32, 16)  # pixels of a thumbnail: the first with which all fit
@@ -240,9 +240,9 @@ def similarity_plot(found: Similarities) -> str:
 
 def _over_stages(found: Sequence[Evidence]) -> list[tuple[str, str]]:
     """Small plots: what labels say, where there are any, and what can be said without."""
-    plots = []
+    plots, stages = [], [one.stage for one in found]
     if any(one.checked for one in found):
-        plots.append(("Checked against the labels", _lines(found, _checks(found))))
+        plots.append(("Checked against the labels", over_stages(stages, _checks(found))))
     without = {
         "neighbours that stay": [one.means.kept_share for one in found],
         "mutual neighbours": [one.mutual for one in found],
@@ -251,19 +251,4 @@ def _over_stages(found: Sequence[Evidence]) -> list[tuple[str, str]]:
             one.similarities.random_above_nearest for one in found
         ],
     }
-    return [*plots, ("Without labels", _lines(found, without))]
-
-
-def _lines(found: Sequence[Evidence], lines: dict[str, list[float | None]]) -> str:
-    stages = [one.stage for one in found]
-    svg: list[str] = []
-    with figure(svg, (5.2, 3.7)) as axes:
-        for k, (label, values) in enumerate(lines.items()):
-            shares: NDArray[np.float64] = 100 * np.array(values, float)  # None: NaN, a gap
-            if not np.isnan(shares).all():
-                axes.plot(stages, shares, "o-", color=f"C{k}", label=label, linewidth=2)
-        axes.set(xlabel="stage", ylabel="%", ylim=(-2, 102), xticks=stages)
-        axes.set_xlim(min(stages) - 0.3, max(stages) + 0.3)
-        if axes.lines:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2, fontsize=9)
-    return svg[0]
+    return [*plots, ("Without labels", over_stages(stages, without))]

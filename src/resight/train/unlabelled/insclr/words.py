@@ -10,6 +10,7 @@ from resight.mining.look import Look
 from resight.mining.selection import Rule
 from resight.train.recipes.insclr import InsCLRSettings
 from resight.train.unlabelled.insclr.record import Evidence, Means, Similarities
+from resight.train.unlabelled.shown import percent
 
 _FEW_POSITIVES, _FEW_KEPT = 0.05, 0.05
 _ALIKE = 0.2  # of random pairs; where features tell anything apart it is near 0
@@ -67,11 +68,6 @@ def _checks(evidence: Evidence) -> list[str]:
     if own.hard_right is not None:
         said.append(f"{percent(own.hard_right)} of the hard negatives are of the anchor's object.")
     return said
-
-
-def percent(share: float | None) -> str:
-    """A share as "12.3 %"; – for None."""
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _count(number: int, what: str) -> str:
