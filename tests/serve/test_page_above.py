@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+import numpy as np
+import pytest
 from browsing import (
     NAMES,
     Watched,
@@ -21,6 +24,9 @@ from browsing import (
     until,
     watched,
 )
+from tests.spatial.scenes import scene, warped
+
+from resight.search.gallery import Gallery
 
 __all__ = ["address", "browser", "pictures", "watched"]  # fixtures
 
@@ -258,49 +264,50 @@ def test_pictures_are_as_large_as_they_are_shown(watched: Watched, address: str)
     assert large == (page.viewport_size["width"] > 1000)
 
 
-def rerankings(page: api.Page, address: str) -> list[Json]:
-    """A service that offers two re-rankings; what it is asked is noted."""
-    told = httpx.get(address + "v1/gallery").json()
-    told["offers"] = ["doubtful", "map", "rerank:diffusion", "rerank:aqe+spatial"]
-    page.route("**/v1/gallery", lambda route: route.fulfill(json=told))
+@pytest.fixture(scope="module")
+def scenes(
+    tmp_path_factory: pytest.TempPathFactory, embedder: Any, serving: Callable[..., Any]
+) -> str:
+    """A service of five scenes, the first of them seen twice, and one of noise."""
+    folder = tmp_path_factory.mktemp("scenes")
+    again = np.array([[0.9, -0.2, 40.0], [0.2, 0.9, -5.0], [0.0, 0.0, 1.0]])
+    shown = [scene(0), warped(scene(0), again), *(scene(number) for number in range(1, 5))]
+    for number, picture in enumerate(shown):
+        place = folder / "photos" / f"scene {max(0, number - 1)}"
+        place.mkdir(parents=True, exist_ok=True)
+        picture.save(place / f"{number}.png")
+    with Gallery.create(folder / "gallery", embedder, "image") as gallery:
+        gallery.add(folder / "photos")
+    return str(serving(folder / "gallery", "--set", "deadline=60")[0]) + "/"
+
+
+def test_reranking_and_matched_points(browser: api.Browser, scenes: str) -> None:
+    one = Watched(browser, "desk")
+    page = one.page
     asked: list[Json] = []
 
-    def answer(route: api.Route) -> None:
-        body = json.loads(route.request.post_data)
-        asked.append(dict(body))
-        if "spatial" in body.get("rerank", ""):
-            body["rerank"] = "aqe"
-        found = httpx.post(address + "v1/search", json=body, timeout=60).json()
-        if "spatial" in asked[-1].get("rerank", ""):
-            lines = [[20.0 + n, 30.0, 60.0, 40.0 + 5 * n] for n in range(12)]
-            found["hits"][0]["matches"] = lines
-            found["hits"][1]["matches"] = []
-        route.fulfill(json=found)
+    def heard(request: api.Request) -> None:
+        if request.url.endswith("/v1/search"):
+            asked.append(json.loads(request.post_data or "{}"))
 
-    page.route("**/v1/search", answer)
-    return asked
-
-
-def test_reranking_and_matched_points(watched: Watched, address: str) -> None:
-    page = watched.page
-    asked = rerankings(page, address)
-    page.goto(address + "?image=1")
+    page.on("request", heard)
+    page.goto(scenes + "?image=1&level=image")
     hits(page)
     assert "rerank" not in asked[-1]
-    if page.locator(".filters:not([open])").count():
-        page.locator("summary").click()
     order = page.get_by_label("Ordered by")
-    api.expect(order.locator("option")).to_have_count(3)
+    api.expect(order.locator("option")).to_have_count(5)
     order.select_option("diffusion")
     page.wait_for_url("**rerank=diffusion**")
     hits(page)
     assert asked[-1]["rerank"] == "diffusion"
-    assert page.get_by_role("button", name="points match").count() == 0
-    order.select_option("aqe+spatial")
-    page.wait_for_url("**rerank=aqe**")
-    show = page.get_by_role("button", name="12 points match")
-    api.expect(show).to_have_count(1)
-    show.click()
+    show = page.get_by_role("button", name="points match")
+    assert show.count() == 0
+    order.select_option("spatial")
+    page.wait_for_url("**rerank=spatial**")
+    hits(page)
+    show.first.wait_for()
+    assert "scene 0" in (page.locator(".hit").first.text_content() or "")
+    show.first.click()
     lines = page.locator("dialog .matches")
     api.expect(lines).to_be_visible()
     assert lines.evaluate("c => c.width > 200 && c.height > 100")
@@ -310,9 +317,11 @@ def test_reranking_and_matched_points(watched: Watched, address: str) -> None:
     )
     assert found > 500  # two pictures, and lines over them
     page.get_by_role("button", name="Close").click()
-    page.goto(address + "?image=1&rerank=magic")  # of another service: not asked for
+    page.goto(scenes + "?image=1&rerank=magic")  # of another service: not asked for
     hits(page)
     assert "rerank" not in asked[-1]
+    one.context.close()
+    assert one.errors == []
 
 
 def test_no_switch_where_nothing_is_offered(browser: api.Browser, address: str) -> None:

@@ -117,7 +117,7 @@ def test_wrong_searches(client: Any, one: bytes) -> None:
         {"k": 0}, {"k": 101}, {"k": "many"}, {"level": "thing"}, {"where": "nosuch = 3"},
         {"where": "(" * 1500}, {"region": "1,2,3"}, {"region": "5,5,1,1"}, {"alpha": 2},
         {"region": "900,900,999,999"}, {"rerank": "magic"}, {"frob": "1"}, {"alpha": "1e-9"},
-        {"region": "nan,0,1,1"}, {"where": "a\x00b = 1"}, {"object": "x"}, {"rerank": "spatial"},
+        {"region": "nan,0,1,1"}, {"where": "a\x00b = 1"}, {"object": "x"}, {"rerank": "dba"},
     ):  # fmt: skip
         assert is_problem(send(client, one, **wrong), 422), wrong
     for body in (

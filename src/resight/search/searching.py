@@ -65,7 +65,7 @@ class Search:
             before = wide(queries, max(k, spatial.top), exclude)
             why = f", re-ranked by {self.rerank}"
             return [
-                _said(eyes.verified(hits, some, spatial, k), why)
+                said(eyes.verified(hits, some, spatial, k), why)
                 for hits, some in zip(before, photos, strict=True)
             ]
         if isinstance(self.rerank, Chain) and not self.rerank:
@@ -225,7 +225,7 @@ def _scored(hits: Hits, scores: NDArray[np.float64]) -> Hits:
     return replace(hits, hits=tuple(replace(hit, score=score) for hit, score in told))
 
 
-def _said(hits: Hits, why: str) -> Hits:
+def said(hits: Hits, why: str) -> Hits:
     """The same, with what re-ranked them said."""
     told = (replace(hit, why=hit.why.partition(", re-ranked")[0] + why) for hit in hits.hits)
     return replace(hits, hits=tuple(told))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from resight.spatial.local import LocalFeatures, SpatialOptions
 
 Box = Sequence[float]
-_KEPT = 512  # pictures' features that are remembered: 70 MB at 1,000 keypoints
+KEPT = 512  # pictures' features that are remembered: 70 MB at 1,000 keypoints
 _SHOWN = 200  # matches a hit: what is drawn
 
 
@@ -50,7 +50,7 @@ def seeing(photo: object, region: Box | None = None) -> Photo:
     return Photo(photo, region)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """Local features, and where their points lie in the upright picture: scale * point + start."""
 
@@ -77,53 +77,77 @@ class Eyes:
         if key not in self._kept:
             self._kept[key] = _see(photo, options)
         self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
+        while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return self._kept[key]
 
     def verified(self, hits: Hits, photos: Sequence[Photo], step: Spatial, k: int) -> Hits:
-        """The first k after verification of the `top` first: verified ones in front, most inliers
-        first; each of these with its inliers and matched points, by the photo that matches best."""
+        """As the function of this name; of pictures that are read here."""
         options = step.options()
-        asked = [one for one in (self.see(photo, options) for photo in photos) if one is not None]
-        looked = [self._looked(hit, asked, options) for hit in hits.hits[: step.top]]
-        rest = list(hits.hits[step.top :])
+        asked = [self.see(photo, options) for photo in photos]
+        first = hits.hits[: step.top]
+        shown = [self.see(Photo(hit.path, hit.box), options) if hit.path else None for hit in first]
+        return verified(hits, asked, shown, step, k)
 
-        def falling(hit: Hit) -> int:
-            inliers = hit.inliers or 0
-            return -inliers if inliers >= step.min_inliers else 0
 
-        ordered = sorted(looked, key=falling) + rest
-        told = tuple(replace(hit, rank=rank) for rank, hit in enumerate(ordered[:k], 1))
-        return replace(hits, hits=told)
+def verified(
+    hits: Hits, asked: Sequence[Seen | None], shown: Sequence[Seen | None], step: Spatial, k: int
+) -> Hits:
+    """The first k after verification of the `top` first: verified ones in front, most inliers
+    first; each of these with its inliers and matched points, by the photo that matches best.
 
-    def _looked(self, hit: Hit, asked: Sequence[Seen], options: SpatialOptions) -> Hit:
-        seen = self.see(Photo(hit.path, hit.box), options) if hit.path else None
-        if seen is None or not asked:
-            return replace(hit, inliers=0)
-        from resight.spatial.match import count_inliers, homography
+    `asked`: the query's photos, `shown`: of those first hits; None for what can't be read.
+    """
+    options = step.options()
+    looked = [
+        _looked(hit, asked, seen, options)
+        for hit, seen in zip(hits.hits[: step.top], shown, strict=True)
+    ]
 
-        counts = [count_inliers(one.features, seen.features, options) for one in asked]
-        best = asked[int(np.argmax(counts))]
-        _, pairs, agree = homography(best.features, seen.features, options)
-        good = pairs[agree][:_SHOWN]
-        lines = np.concatenate([best.places(good[:, 0]), seen.places(good[:, 1])], axis=1)
-        return replace(
-            hit,
-            inliers=max(counts),
-            photo=next(at for at, one in enumerate(asked) if one is best),
-            matches=tuple(tuple(round(v, 1) for v in line) for line in lines.tolist()),
-        )
+    def falling(hit: Hit) -> int:
+        inliers = hit.inliers or 0
+        return -inliers if inliers >= step.min_inliers else 0
+
+    ordered = [*sorted(looked, key=falling), *hits.hits[step.top :]]
+    told = tuple(replace(hit, rank=rank) for rank, hit in enumerate(ordered[:k], 1))
+    return replace(hits, hits=told)
+
+
+def _looked(
+    hit: Hit, asked: Sequence[Seen | None], seen: Seen | None, options: SpatialOptions
+) -> Hit:
+    if seen is None or not any(asked):
+        return replace(hit, inliers=0)
+    from resight.spatial.match import count_inliers, homography
+
+    counts = [count_inliers(one.features, seen.features, options) if one else -1 for one in asked]
+    at = int(np.argmax(counts))
+    best = asked[at]
+    assert best is not None
+    _, pairs, agree = homography(best.features, seen.features, options)
+    good = pairs[agree][:_SHOWN]
+    lines = np.concatenate([best.places(good[:, 0]), seen.places(good[:, 1])], axis=1)
+    return replace(
+        hit,
+        inliers=max(counts),
+        photo=at,
+        matches=tuple(tuple(round(v, 1) for v in line) for line in lines.tolist()),
+    )
 
 
 def _see(photo: Photo, options: SpatialOptions) -> Seen | None:
-    from resight.spatial.local import local_features
-
     try:
         picture = decode(photo.source, box=photo.box)
     except BadImage:
         return None
+    return seen_in(picture, photo.box, options)
+
+
+def seen_in(picture: Image.Image, box: Box | None, options: SpatialOptions) -> Seen:
+    """What there is to see in a picture that was cut out by `box`, if any."""
+    from resight.spatial.local import local_features
+
     found = local_features(picture, options)
-    start = (0, 0) if photo.box is None else (max(0, math.floor(v)) for v in photo.box[:2])
+    start = (0, 0) if box is None else (max(0, math.floor(v)) for v in box[:2])
     scale = np.array(picture.size) / np.array(found.size)
     return Seen(found, scale, np.array([*start], np.float64))

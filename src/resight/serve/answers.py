@@ -57,6 +57,7 @@ class HitAnswer(BaseModel):
     why: str
     score: float | None = Field(description="What hits stand by, where they were re-ranked.")
     inliers: int | None = Field(description="Points that agree, where pictures were compared.")
+    photo: int = Field(description="Which of the query's photos agrees best, from 0.")
     matches: list[tuple[float, float, float, float]] = Field(
         description="x1, y1 in the query and x2, y2 in the image, pixels of the upright pictures."
     )
@@ -69,6 +70,7 @@ class Milliseconds(BaseModel):
     decode: float
     embed: float
     search: float
+    verify: float
     total: float
 
 

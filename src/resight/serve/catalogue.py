@@ -42,7 +42,7 @@ def hit_json(hit: Hit) -> Json:
     told |= {"probability": hit.probability, "p_value": hit.p_value, "image": hit.image}
     told |= {"images": hit.images, "box": list(hit.box) if hit.box is not None else None}
     told |= {"camera": hit.camera, "columns": strict_json(hit.columns)}
-    told |= {"score": hit.score, "inliers": hit.inliers}
+    told |= {"score": hit.score, "inliers": hit.inliers, "photo": hit.photo}
     told |= {"matches": [list(line) for line in hit.matches]}
     return told | {"thumbnail": thumbnail_url(hit.image), "why": hit.why}
 

@@ -44,16 +44,20 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
 def answer(head: dict[str, Any], photo: bytes) -> tuple[dict[str, Any], bytes]:
     """A photo as the picture that the network takes: RGB, 8 bits, row by row.
 
-    With "side" in the head it is one for people: a JPEG whose longer side has so many pixels.
+    With "side" in the head it is one for people: a JPEG whose longer side has so many pixels. With
+    "look" (`SpatialOptions`) it is what there is to see: points and descriptors.
     """
-    side = int(head.get("side", 0))
-    preprocess = None if side else Preprocess.model_validate(head["preprocess"])
-    target = preprocess.decode_target if preprocess is not None else (side, side)
+    side, look = int(head.get("side", 0)), head.get("look")
+    plain = not side and look is None
+    preprocess = Preprocess.model_validate(head["preprocess"]) if plain else None
+    target = preprocess.decode_target if preprocess is not None else (side, side) if side else None
     try:
         found = _look(photo, head["pixels"], head["frames"])
         picture = decode(photo, box=head["region"], target=target, max_pixels=head["pixels"])
     except BadImage as error:
         return {"error": error.reason, "unknown": error.reason == UNKNOWN}, b""
+    if look is not None:
+        return _seen(picture, head["region"], look)
     if preprocess is None:
         return found, _jpeg(picture, side)
     small = preprocess.resized(picture)
@@ -68,6 +72,19 @@ def _jpeg(picture: Image.Image, side: int) -> bytes:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85, optimize=True, progressive=True)
     return file.getvalue()
+
+
+def _seen(
+    picture: Image.Image, box: list[float] | None, look: dict[str, Any]
+) -> tuple[dict[str, Any], bytes]:
+    from resight.search.verifying import seen_in  # OpenCV only where it is asked for
+    from resight.spatial.local import SpatialOptions
+
+    seen = seen_in(picture, box, SpatialOptions.model_validate(look))
+    found = seen.features
+    head = {"points": len(found), "dim": found.descriptors.shape[1], "size": list(found.size)}
+    head |= {"scale": seen.scale.tolist(), "start": seen.start.tolist()}
+    return head, found.points.tobytes() + found.descriptors.tobytes()
 
 
 def _look(photo: bytes, pixels: int, frames: int) -> dict[str, Any]:

@@ -116,6 +116,10 @@ class Decoders:
         """A smaller JPEG of a photo, of "side" pixels. Raises Problem as `decode` does."""
         return (await self._asked(photo, head))[1]
 
+    async def look(self, photo: bytes, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What there is to see in a photo, by the "look" of the head. Raises Problem likewise."""
+        return (await self._asked(photo, head))[:2]
+
     async def _asked(
         self, photo: bytes, head: dict[str, Any]
     ) -> tuple[dict[str, Any], bytes, float, float]:

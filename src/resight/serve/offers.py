@@ -18,4 +18,5 @@ def offers(service: Service) -> list[str]:
     if len(service.gallery) <= looks.RERANKED:
         names += looks.NAMES
         service.looks.begin()  # whoever asks what there is may soon ask for it
+    names.append("spatial")
     return found + [f"rerank:{name}" for name in names]

@@ -29,6 +29,7 @@ from resight.serve.problems import Problem
 from resight.serve.renditions import Renditions
 from resight.serve.reports import Reports
 from resight.serve.settings import Settings
+from resight.serve.sights import Sights
 from resight.serve.uploads import Gate, Region
 from resight.serve.writing import Writing
 
@@ -46,6 +47,7 @@ class Service:
     batcher: Batcher
     overviews: Overviews
     renditions: Renditions
+    sights: Sights
     preprocess: Preprocess
 
     def __init__(self, folder: Path, settings: Settings, keys: Keys) -> None:
@@ -68,6 +70,7 @@ class Service:
         finally:
             await starting
         self.renditions = Renditions(self.gallery.engine, self.decoders, settings)
+        self.sights = Sights(self.gallery.engine, self.decoders, settings)
         told = self.metrics.batches.observe
         self.batcher = Batcher(self._embed, self._find, settings.batch, settings.wait, told)
         self.ready = True
@@ -105,6 +108,7 @@ class Service:
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self.overviews.close)
         await asyncio.to_thread(self.looks.close)
+        await asyncio.to_thread(self.sights.close)
         await self.decoders.close()
         self.gallery.close()
         self.metrics.close()

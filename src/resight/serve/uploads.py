@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
 from resight.errors import UserError
+from resight.graph.rerank import Spatial
 from resight.graph.rerank import parse as parse_chain
 from resight.serve.problems import Problem
 
@@ -51,14 +52,24 @@ def _box(region: Region) -> Region:
     return region
 
 
+def _bounded(step: Spatial) -> None:
+    """What a stranger may ask of the processor; and no file of the server's is named by him."""
+    if step.detector != "sift" or step.weights is not None:
+        raise ValueError("a service matches by sift")
+    if step.top > 50 or not 64 <= step.side <= 1024:
+        raise ValueError("spatial: top is at most 50 in a service, side 64 to 1024")
+
+
 def _second(text: str) -> str:
     """A chain in its own spelling; of the steps that a service offers."""
     try:
         chain = parse_chain(text)
     except UserError as error:
         raise ValueError(str(error)) from None
-    if chain.spatial is not None or chain.dba is not None:
-        raise ValueError("a service re-ranks by aqe, kreciprocal and diffusion")
+    if chain.dba is not None:
+        raise ValueError("a service re-ranks by aqe, kreciprocal, diffusion and spatial")
+    if chain.spatial is not None:
+        _bounded(chain.spatial)
     return str(chain)
 
 
@@ -84,7 +95,8 @@ class Asked(BaseModel):
     )
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     rerank: Annotated[Text, AfterValidator(_second)] = Field(
-        "none", description="A second look: none, aqe, kreciprocal, diffusion, aqe+diffusion:n=5"
+        "none",
+        description="A second look: none, aqe, kreciprocal, diffusion, spatial, aqe+diffusion:n=5",
     )
 
 

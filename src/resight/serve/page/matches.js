@@ -17,7 +17,7 @@ export function matchesOf(hit, search, words) {
 
 async function show(hit, search, said) {
   const [left, right] = await Promise.all([
-    search.photos?.length ? ofPhoto(search.photos[0]) : ofImage(search.image), ofImage(hit.image)]);
+    search.photos?.length ? ofPhoto(search.photos[hit.photo ?? 0]) : ofImage(search.image), ofImage(hit.image)]);
   const canvas = h("canvas", { class: "matches", role: "img", "aria-label": `${said} between the photo and ${hit.object ?? "the image"}` });
   const wide = Math.min(1100, innerWidth - 64) * Math.min(2, devicePixelRatio);
   const beside = innerWidth > 600;

@@ -10,8 +10,11 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from resight.graph.rerank import Chain, Spatial
+from resight.graph.rerank import parse as parse_chain
 from resight.search.hits import Hits
 from resight.search.incoming import full_path
+from resight.search.searching import said
 from resight.serve.access import Searcher, The
 from resight.serve.answers import SearchAnswer, problems
 from resight.serve.batching import Found, Options, Query
@@ -71,13 +74,17 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
         own, vectors = await asyncio.to_thread(
             lambda: (service.gallery.level, len(service.gallery))
         )
+        chain = parse_chain(asked.rerank)
+        step = chain.spatial
+        if step is not None and asked.object is not None:
+            raise Problem(422, "rerank: spatial compares photos, and an object's name is none")
         options = Options(
-            asked.k,
+            asked.k if step is None else max(asked.k, step.top),
             asked.level or own,
             asked.where,
             tuple(asked.exclude_cameras),
             asked.alpha,
-            asked.rerank,
+            str(chain if step is None else Chain(chain.steps[:-1])),
         )
         await service.looks.check(options.rerank, vectors, until - loop.time())
         if photos:
@@ -85,15 +92,35 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
         else:
             found = await _known(service, asked, options, until)
             seconds = {"queue": found.queue, "decode": 0.0, "embed": 0.0, "search": found.search}
+        hits = found.hits
+        if step is not None:
+            started = loop.time()
+            hits = await _verified(service, hits, photos, asked, step, until)
+            seconds["verify"] = loop.time() - started
     seconds["total"] = loop.time() - begun
-    hits = found.hits
     _count(service, hits, seconds)
     told = {"request": request.scope["resight.request"], "no_match": hits.no_match}
     told |= {"p_value": hits.p_value, "alpha": hits.alpha, "level": options.level}
-    told |= {"rerank": options.rerank}
+    told |= {"rerank": asked.rerank}
     told |= {"hits": [hit_json(hit) for hit in hits]}
+    seconds = {"verify": 0.0} | seconds
     told |= {"milliseconds": {stage: round(1000 * s, 3) for stage, s in seconds.items()}}
     return JSONResponse(told)
+
+
+async def _verified(
+    service: Service,
+    hits: Hits,
+    photos: list[bytes],
+    asked: Asked,
+    step: Spatial,
+    until: float,
+) -> Hits:
+    """The hits after spatial verification against the photos, or those of the gallery's image."""
+    if asked.image is not None:
+        photos = [await service.sights.photo(asked.image)]
+    hits = await service.sights.verified(hits, photos, asked.region, step, asked.k, until)
+    return said(hits, f", re-ranked by {asked.rerank}")
 
 
 async def _known(service: Service, asked: Asked, options: Options, until: float) -> Found:
