@@ -131,7 +131,7 @@ def test_columns_of_numbers(folder: Path) -> None:
 def test_one_at_a_time_and_none_is_left_running(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import resight.serve.overviews as module
+    import resight.serve.beside as module
 
     plain, started = module.subprocess.Popen, []
 
@@ -151,7 +151,7 @@ def test_one_at_a_time_and_none_is_left_running(
 
 
 def test_a_failure_is_not_repeated_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import resight.serve.overviews as module
+    import resight.serve.beside as module
 
     plain, started = module.subprocess.Popen, []
 

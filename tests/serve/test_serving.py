@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,8 @@ def test_nobody_waits_for_a_look_that_is_compiled(
     client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = client.app.state.service
-    slow, go = looks.Looks(), threading.Event()
-    monkeypatch.setattr(slow, "_work", lambda: (go.wait(60), slow.begin().set_result(None)))
+    slow, go = looks.Looks(served.folder), threading.Event()
+    monkeypatch.setattr(slow, "_compile", lambda: (go.wait(60), slow.begin().set_result(None)))
     monkeypatch.setattr(served, "looks", slow)
     monkeypatch.setattr(served, "settings", served.settings.model_copy(update={"deadline": 1.0}))
     early = send(client, one, rerank="diffusion")
@@ -98,7 +100,7 @@ def test_nobody_waits_for_a_look_that_is_compiled(
     assert send(client, one, rerank="diffusion").status_code == 200
 
 
-def test_large_galleries_are_looked_at_once(
+def test_what_goes_with_large_galleries(
     client: Any, one: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = client.get("/v1/gallery").json()["offers"]
@@ -107,9 +109,52 @@ def test_large_galleries_are_looked_at_once(
         assert f"rerank:{name}" in offered
         assert send(client, one, rerank=name).status_code == 200
     monkeypatch.setattr(looks, "RERANKED", 5)
+    offered = client.get("/v1/gallery").json()["offers"]
+    assert "rerank:kreciprocal" not in offered and "rerank:diffusion" in offered
+    for wrong in ("kreciprocal", "diffusion:k=4", "dba+diffusion"):
+        assert is_problem(send(client, one, rerank=wrong), 422), wrong
+    assert is_problem(send(client, one, rerank="diffusion", exclude_cameras="c1"), 422)
+    monkeypatch.setattr(looks, "DIFFUSED", 5)
     assert "rerank:diffusion" not in client.get("/v1/gallery").json()["offers"]
     assert is_problem(send(client, one, rerank="diffusion"), 422)
     assert send(client, one, rerank="aqe").status_code == 200
+
+
+def test_a_large_gallery_is_made_ready_beside(
+    kept: Path, one: bytes, new: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(kept, tmp_path / "large"))
+    monkeypatch.setattr(looks, "RERANKED", 5)
+    body = {"k": 12, "level": "image", "rerank": "diffusion"}
+
+    def answered(client: Any) -> Any:
+        end = time.monotonic() + 300
+        while (found := send(client, one, **body)).status_code != 200:
+            assert is_problem(found, 503) and found.headers["retry-after"]
+            assert time.monotonic() < end
+            assert send(client, one).status_code == 200  # others go on
+            time.sleep(0.2)
+        return found.json()["hits"]
+
+    with client_of(folder) as client:
+        client.app.state.service.looks.begin().result()
+        assert is_problem(send(client, one, **body), 503)
+        hits = answered(client)
+        with Gallery.open(folder) as gallery:
+            (wanted,) = gallery.search(one, 12, level="image", rerank="diffusion")
+        assert [hit["image"] for hit in hits] == [hit.image for hit in wanted]
+        assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in wanted])
+        # A few changes stand beside what was made, more than a tenth of all do not.
+        added = [send(client, new(number), "/v1/images").json()["image"] for number in range(3)]
+        assert send(client, one, **body).status_code == 200
+        for number in range(3, 9):
+            send(client, new(number), "/v1/images")
+        assert is_problem(send(client, one, **body), 503)
+        hits = answered(client)
+        assert not {hit["image"] for hit in hits[:3]} & set(added)
+        with Gallery.open(folder) as gallery:
+            (wanted,) = gallery.search(one, 12, level="image", rerank="diffusion")
+        assert [hit["image"] for hit in hits] == [hit.image for hit in wanted]
 
 
 def test_wrong_searches(client: Any, one: bytes) -> None:

@@ -6,7 +6,8 @@ index/second-LEVEL-CHAIN.npz     what is made of them: rows of the diffusion, re
 Derived, so it can be lost at any time; each file says which vectors it is of. Neighbours of an
 earlier state are corrected, exactly, for what came and went; what is made of them is made anew
 when anything has changed; but for the diffusion, which stays up to a twentieth of changes: what
-came since stands beside its graph (`outside.attached`).
+came since stands beside its graph (`outside.attached`). A service has large ones made by another
+process (`made_ready`), which leaves them in these files.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from resight.graph.second import Prepared, prepare
 from resight.graph.sparse import Sparse
 from resight.graph.unit import unit_rows
 from resight.graph.updating import marks, updated
+from resight.search.elsewhere import Elsewhere, NotReady
 from resight.search.index import FLAT_BELOW
 from resight.search.view import Bools, Ints, Near, View, first_of_each
 
@@ -54,19 +56,24 @@ class Ready:
 class Seconds:
     """What has been made ready, by level and chain, at the version of its view."""
 
-    def __init__(self, folder: Path | None, tell: Callable[[str], None]) -> None:
-        self._folder, self._tell = folder, tell
+    def __init__(
+        self, folder: Path | None, tell: Callable[[str], None], elsewhere: Elsewhere | None = None
+    ) -> None:
+        self._folder, self._tell, self._elsewhere = folder, tell, elsewhere
+        self._read_at: dict[Path, int] = {}  # the file's time
         self._kept: dict[tuple[str, str], tuple[int, Ready]] = {}
         self._near: dict[str, dict[str, NDArray[Any]]] = {}
         self._built: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
 
-    def get(self, name: str, view: View, chain: Chain, of: dict[str, Any]) -> Ready:
+    def get(
+        self, name: str, view: View, chain: Chain, of: dict[str, Any], whole: bool = False
+    ) -> Ready:
         """Ready for this view. `name`: of the view, a level, with its cameras if any; `of`: the
-        gallery's uuid and generation."""
+        gallery's uuid and generation; `whole`: made anew after any change. Raises NotReady."""
         key = name, chain.derived
         version, ready = self._kept.get(key, (-1, None))
         if ready is None or version != view.version:
-            ready = self._made(name, view, chain, of)
+            ready = self._made(name, view, chain, of, whole)
             while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = view.version, ready
@@ -76,27 +83,33 @@ class Seconds:
             return Ready(ready.keys, ready.groups, prepared)
         return ready
 
-    def _made(self, name: str, view: View, chain: Chain, of: dict[str, Any]) -> Ready:
+    def _made(self, name: str, view: View, chain: Chain, of: dict[str, Any], whole: bool) -> Ready:
         keys, groups, rows = view.everything()
         if chain.look is None or not len(keys):
             return Ready(keys, groups, prepare(rows, chain))
         unit = unit_rows(rows)
         state = {"keys": keys, "marks": marks(unit)}
         short = hashlib.sha256(chain.derived.encode()).hexdigest()[:12]
-        place = self._path(f"second-{name}-{short}", len(keys))
-        found = self._built.get((name, chain.derived)) or _read(place, of)
-        before, gone = np.full(len(keys), -1, np.int64), 0
-        if found is not None:
-            before = _before(found, state)
-            gone = len(found["keys"]) - int((before >= 0).sum())
-        changes = int((before < 0).sum()) + gone
+        away = self._elsewhere is not None and len(keys) > self._elsewhere.most
+        least = 0 if whole or away else _LEAST
+        place = self._path(f"second-{name}-{short}", len(keys) >= least)
+        found, before, changes = self._earlier(name, chain, place, of, state)
         same = found is not None and not changes
-        few = changes <= ATTACHED * len(keys) and chain.dba is None
-        if found is not None and not same and few and isinstance(chain.look, Diffusion):
-            ids, values = self._neighbours(name, unit, state, chain, of)
+        few = changes <= ATTACHED * (1 + away) * len(keys) and chain.dba is None and not whole
+        here = found is not None and (same or (few and isinstance(chain.look, Diffusion)))
+        if away and (not here or changes > ATTACHED * len(keys)):
+            assert self._elsewhere is not None
+            self._elsewhere.ask(name, chain)
+            if not here:
+                raise NotReady(f"re-ranking by {chain.derived} is being made ready")
+        if here and isinstance(chain.look, Diffusion):
+            assert found is not None
+            self._built[name, chain.derived] = found
+        if here and found is not None and not same:
+            assert isinstance(chain.look, Diffusion)
+            ids, values = self._neighbours(name, unit, state, chain, of, keep=not away)
             built = Diffused(found["neighbours"], found["values"])
             now = attached(built, before, ids, values, chain.look.n)
-            self._built[name, chain.derived] = found
             return Ready(keys, groups, Prepared(chain, unit, diffused=now))
         if found is None or not same:
             self._built.pop((name, chain.derived), None)
@@ -110,12 +123,43 @@ class Seconds:
             return Ready(keys, groups, prepared)
         return Ready(keys, groups, _from_arrays(found, unit, chain))
 
+    def _earlier(
+        self, name: str, chain: Chain, place: Path | None, of: dict[str, Any],
+        state: dict[str, Any],
+    ) -> tuple[dict[str, NDArray[Any]] | None, Ints, int]:  # fmt: skip
+        """What was made of the nearest earlier state, where its vectors stood, what changed since.
+
+        Kept in memory, or on disk by us once, or by another process since.
+        """
+        best: dict[str, NDArray[Any]] | None = None
+        before, least = np.full(len(state["keys"]), -1, np.int64), len(state["keys"])
+        kept = self._built.get((name, chain.derived))
+        for found in (kept, self._newer(place, of) if kept is not None else _read(place, of)):
+            if found is not None:
+                stood = _before(found, state)
+                there = int((stood >= 0).sum())
+                changes = len(stood) + len(found["keys"]) - 2 * there
+                if best is None or changes < least:
+                    best, before, least = found, stood, changes
+        return best, before, least
+
+    def _newer(self, place: Path | None, of: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
+        """What a file holds that was not read as it is now."""
+        try:
+            when = place.stat().st_mtime_ns if place is not None else None
+        except OSError:
+            return None
+        if place is None or when is None or self._read_at.get(place) == when:
+            return None
+        self._read_at[place] = when
+        return _read(place, of)
+
     def _neighbours(
         self, name: str, unit: NDArray[np.float32], state: dict[str, Any], chain: Chain,
-        of: dict[str, Any],
+        of: dict[str, Any], keep: bool = True,
     ) -> tuple[Ids, Similarities]:  # fmt: skip
-        """Of each row the nearest, from those kept where there are some."""
-        place = self._path(f"near-{name}", len(unit))
+        """Of each row the nearest, from those kept where there are some; kept on disk if so."""
+        place = self._path(f"near-{name}", len(unit) >= _LEAST)
         look = chain.look
         assert look is not None
         wanted = max(look.k1, look.k2 - 1) if isinstance(look, KReciprocal) else look.k
@@ -130,11 +174,12 @@ class Seconds:
         method: Method = "exact" if len(unit) < FLAT_BELOW else "approximate"
         ids, near = updated(unit, k, before, ids, near, method)
         self._near[name] = state | {"ids": ids, "similarities": near}
-        _write(place, of, self._near[name], self._tell)
+        if keep:
+            _write(place, of, self._near[name], self._tell)
         return ids, near
 
-    def _path(self, stem: str, count: int) -> Path | None:
-        if self._folder is None or count < _LEAST or "@" in stem:
+    def _path(self, stem: str, worth_it: bool) -> Path | None:
+        if self._folder is None or not worth_it or "@" in stem:
             return None
         return self._folder / _FOLDER / f"{stem}.npz"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 from resight.graph.rerank import Chain
 from resight.search import cache
+from resight.search.elsewhere import Elsewhere
 from resight.search.engines.contract import Engine, Sum
 from resight.search.index import RECALL_FLOOR, Index, Kind, build, new_flat, rows_of, unit
 from resight.search.view import Ints, View
@@ -40,6 +41,7 @@ class Views:
         self._views: dict[str, View] = {}
         self._without: dict[frozenset[str], View] = {}
         self._seconds: Seconds | None = None
+        self.elsewhere: Elsewhere | None = None  # who makes second looks ready; None: we
         self._generation = 0
         self.lock = threading.RLock()
 
@@ -78,16 +80,27 @@ class Views:
         return view
 
     def ready(
-        self, level: str, without_cameras: Collection[str], view: View, chain: Chain
+        self,
+        level: str,
+        without_cameras: Collection[str],
+        view: View,
+        chain: Chain,
+        *,
+        whole: bool = False,
     ) -> Ready:
-        """What a chain needs of a view that `get` gave; hold `lock` as there."""
+        """What a chain needs of a view that `get` gave; hold `lock` as there.
+
+        `whole`: made of all that there is, nothing put beside what was made earlier. Raises
+        NotReady where that is made by someone else, who has not yet.
+        """
         from resight.search.reranking import Seconds  # its loops are compiled: not for all
 
         if self._seconds is None:
-            self._seconds = Seconds(self._folder, self._tell)
+            self._seconds = Seconds(self._folder, self._tell, self.elsewhere)
         seen = without_cameras if level == "object" else ()
         name = level + "".join(f"@{camera}" for camera in sorted(seen))
-        return self._seconds.get(name, view, chain, self._of(self._engine.meta()))
+        of = self._of(self._engine.meta())
+        return self._seconds.get(name, view, chain, of, whole)
 
     def _worn(self, view: View, meta: dict[str, Any]) -> bool:
         """Whether recall has fallen below its floor, measured again after every few changes."""

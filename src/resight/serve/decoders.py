@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.serve.overviews import environment
+from resight.serve.beside import environment
 from resight.serve.problems import Problem
 
 LENGTH = 4

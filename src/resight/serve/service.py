@@ -14,6 +14,7 @@ import numpy as np
 
 from resight.data.transforms import Preprocess
 from resight.models.export.session import share_cores, threads
+from resight.search.elsewhere import NotReady
 from resight.search.gallery import Gallery
 from resight.search.hits import Hits
 from resight.serve.batching import Batcher, Found, Options, Pictures, Query, Vectors
@@ -22,7 +23,7 @@ from resight.serve.decoders import Decoded, Decoders
 from resight.serve.feedback import Feedback
 from resight.serve.keys import Keys
 from resight.serve.links import Links
-from resight.serve.looks import Looks
+from resight.serve.looks import Looks, not_yet
 from resight.serve.metrics import Metrics
 from resight.serve.overviews import Overviews
 from resight.serve.problems import Problem
@@ -53,7 +54,7 @@ class Service:
     def __init__(self, folder: Path, settings: Settings, keys: Keys) -> None:
         self.folder, self.settings, self.keys = folder, settings, keys
         self.metrics = Metrics()
-        self.reports, self.links, self.looks = Reports(settings.reports), Links(), Looks()
+        self.reports, self.links, self.looks = Reports(settings.reports), Links(), Looks(folder)
         self.gate = Gate(settings.queue, self.metrics.queue.set)
         self.ready = False
         self._generation = 0
@@ -81,6 +82,7 @@ class Service:
         self.gallery = Gallery.open(
             self.folder, settings.device, tell=_note, runtime=settings.runtime
         )
+        self.gallery.views.elsewhere = self.looks.elsewhere
         self._load()
         self.catalogue = Catalogue(self.gallery)
         self.writing = Writing(self.gallery)
@@ -171,16 +173,19 @@ class Service:
             raise Problem(
                 503, "the gallery was given another embedder; try again", {"Retry-After": "1"}
             )
-        return self.gallery.search_vectors(
-            vectors,
-            options.k,
-            level=options.level,
-            where=options.where,
-            exclude_cameras=options.exclude_cameras,
-            alpha=options.alpha,
-            rerank=options.rerank,
-            exclude=exclude if any(exclude) else None,
-        )
+        try:
+            return self.gallery.search_vectors(
+                vectors,
+                options.k,
+                level=options.level,
+                where=options.where,
+                exclude_cameras=options.exclude_cameras,
+                alpha=options.alpha,
+                rerank=options.rerank,
+                exclude=exclude if any(exclude) else None,
+            )
+        except NotReady:
+            raise not_yet() from None
 
     # Writing ------------------------------------------------------------------------------
 

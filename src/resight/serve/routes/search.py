@@ -86,7 +86,8 @@ async def search(request: Request, service: The, caller: Searcher) -> JSONRespon
             asked.alpha,
             str(chain if step is None else Chain(chain.steps[:-1])),
         )
-        await service.looks.check(options.rerank, vectors, until - loop.time())
+        left, cameras = until - loop.time(), bool(options.exclude_cameras)
+        await service.looks.check(options.rerank, vectors, cameras, left)
         if photos:
             found, seconds = await service.search(photos, asked.region, options, until)
         else:
