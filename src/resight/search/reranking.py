@@ -31,7 +31,7 @@ from resight.graph.reciprocal import Encoded
 from resight.graph.rerank import Chain, Diffusion, KReciprocal
 from resight.graph.second import Prepared, prepare
 from resight.graph.sparse import Sparse
-from resight.graph.unit import unit_rows
+from resight.graph.unit import best_of, products, unit_rows
 from resight.graph.updating import marks, updated
 from resight.search.elsewhere import Elsewhere, NotReady
 from resight.search.index import FLAT_BELOW
@@ -107,9 +107,8 @@ class Seconds:
             self._built[name, chain.derived] = found
         if here and found is not None and not same:
             assert isinstance(chain.look, Diffusion)
-            ids, values = self._neighbours(name, unit, state, chain, of, keep=not away)
             built = Diffused(found["neighbours"], found["values"])
-            now = attached(built, before, ids, values, chain.look.n)
+            now = attached(built, before, *_of_new(unit, before, chain.look.n), chain.look.n)
             return Ready(keys, groups, Prepared(chain, unit, diffused=now))
         if found is None or not same:
             self._built.pop((name, chain.derived), None)
@@ -156,9 +155,9 @@ class Seconds:
 
     def _neighbours(
         self, name: str, unit: NDArray[np.float32], state: dict[str, Any], chain: Chain,
-        of: dict[str, Any], keep: bool = True,
+        of: dict[str, Any],
     ) -> tuple[Ids, Similarities]:  # fmt: skip
-        """Of each row the nearest, from those kept where there are some; kept on disk if so."""
+        """Of each row the nearest, from those kept where there are some."""
         place = self._path(f"near-{name}", len(unit) >= _LEAST)
         look = chain.look
         assert look is not None
@@ -174,8 +173,7 @@ class Seconds:
         method: Method = "exact" if len(unit) < FLAT_BELOW else "approximate"
         ids, near = updated(unit, k, before, ids, near, method)
         self._near[name] = state | {"ids": ids, "similarities": near}
-        if keep:
-            _write(place, of, self._near[name], self._tell)
+        _write(place, of, self._near[name], self._tell)
         return ids, near
 
     def _path(self, stem: str, worth_it: bool) -> Path | None:
@@ -191,6 +189,16 @@ def _before(old: dict[str, NDArray[Any]], state: dict[str, NDArray[Any]]) -> Int
     at = np.minimum(np.searchsorted(old["keys"], state["keys"]), len(old["keys"]) - 1)
     same = (old["keys"][at] == state["keys"]) & (old["marks"][at] == state["marks"])
     return np.asarray(np.where(same, at, -1), np.int64)
+
+
+def _of_new(unit: NDArray[np.float32], before: Ints, n: int) -> tuple[Ids, NDArray[np.float64]]:
+    """The n nearest others of rows that came since, (N, n); of the rest none are looked for."""
+    ids, values = np.full((len(unit), n), -1, np.int32), np.full((len(unit), n), -2.0)
+    new = np.flatnonzero(before < 0)
+    for start in range(0, len(new), 256):
+        rows = new[start : start + 256]
+        ids[rows], values[rows] = best_of(products(unit[rows], unit), n, rows)
+    return ids, values
 
 
 def looked(
@@ -265,8 +273,6 @@ def _places(
     """Places (Q, n) of the nearest among all, -1 for none, and cosines."""
     ids, values = np.full((len(asked), n), -1, np.int32), np.full((len(asked), n), -2.0)
     if ready.prepared.chain.dba is not None:
-        from resight.graph.unit import best_of, products
-
         return best_of(products(asked, ready.prepared.vectors), n)
     for row, near in enumerate(view.nearest(asked, n, without=without)):
         ids[row, : len(near.keys)] = np.searchsorted(ready.keys, near.keys)

@@ -21,7 +21,7 @@ from resight.serve.problems import Problem
 
 # Vectors up to which any look is made ready within a search; and up to which diffusion goes, which
 # bears changes beside what was made ready.
-RERANKED, DIFFUSED = 5_000, 200_000
+RERANKED, DIFFUSED = 5_000, 100_000
 NAMES = ("kreciprocal", "diffusion")
 
 
