@@ -174,39 +174,61 @@ def progress_bar(description: str, total: int | None, unit: str = "images") -> I
     )
     with Progress(*columns, console=screen, transient=True) as progress:
         task = progress.add_task(description, total=total, rate="", text="")
-        start = time.monotonic()
-        first: int | None = None
+        pace = _Pace(unit)
 
         def advance(done: int, total: int, text: str = "") -> None:
-            nonlocal first
             if text:
                 progress.update(task, text=text)
-            first = done if first is None else first
-            rate = (done - first) / max(time.monotonic() - start, 1e-6)
-            progress.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s")
+            pace.at(done)
+            progress.update(task, completed=done, total=total, rate=pace.told())
 
         yield advance
 
 
+class _Pace:
+    """How fast something counts up; from the start again where it counts from the start again."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._first, self._done, self._start = -1, -1, 0.0
+
+    def at(self, done: int) -> None:
+        """So many are done now."""
+        if self._first < 0 or done < self._done:
+            self._first, self._start = done, time.monotonic()
+        self._done = done
+
+    def rate(self) -> float:
+        """A second; 0 where it can't be told."""
+        return (self._done - self._first) / max(time.monotonic() - self._start, 1e-6)
+
+    def told(self) -> str:
+        """As text, with decimals where it is slow."""
+        rate = self.rate()
+        digits = 0 if rate >= 10 else 1 if rate >= 1 else 2
+        return f"{rate:,.{digits}f} {self._unit}/s" if rate > 0 else ""
+
+    def left(self, total: int) -> str:
+        """The minutes until `total`, as text; "" where that can't be told."""
+        rate = self.rate()
+        return f"{(total - self._done) / rate / 60:.0f} min left" if rate > 0 else ""
+
+
 class _PlainProgress:
     def __init__(self, description: str, unit: str, every: float = 30.0):
-        self._description, self._unit, self._every = description, unit, every
-        self._start = self._last = time.monotonic()
-        self._first: int | None = None
+        self._description, self._every = description, every
+        self._pace = _Pace(unit)
+        self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
+        self._pace.at(done)
         now = time.monotonic()
-        self._first = done if self._first is None else self._first
         if now - self._last < self._every:
             return
         self._last = now
-        rate = (done - self._first) / (now - self._start)
-        left = (total - done) / rate if rate > 0 else 0
-        print(
-            f"{self._description}: {done:,} of {total:,}, {rate:,.0f} {self._unit}/s, "
-            f"{left / 60:.0f} min left  {text}",
-            file=sys.stderr,
-        )
+        told = [f"{self._description}: {done:,} of {total:,}"]
+        told += [part for part in (self._pace.told(), self._pace.left(total)) if part]
+        print(", ".join(told) + f"  {text}".rstrip(), file=sys.stderr)
 
 
 def print_json(content: Any) -> None:
