@@ -330,8 +330,12 @@ def add_images(
     dim = engine.meta().get("dim")
     for part, vectors, seen, faults in blocks:
         good = []
+        usual = len(vectors) > 0 and (dim is None or vectors.shape[1] == dim)
+        fine = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1) if usual else None
         for at, one in enumerate(part):
-            reason = faults.get(at) or fault_of(vectors[at], dim)
+            reason = faults.get(at)
+            if reason is None and (fine is None or not fine[at]):
+                reason = fault_of(vectors[at], dim)
             if reason is None:
                 good.append(at)
                 continue

@@ -12,9 +12,13 @@ from resight.search.engines.contract import Engine, Place, Root, Row
 
 
 def rows_of(images: ImageSet, paths: Sequence[str], root: Root) -> Iterator[Row]:
+    """A row of each image, as the source tells it. `paths`: of their files, absolute and plain."""
+    top = root.path + os.sep
     own = [name for name in images.table.columns if name not in SCHEMA]
     for path, found in zip(paths, images.table.iter_rows(named=True), strict=True):
-        below = os.path.relpath(path, root.path).replace(os.sep, "/")
+        inside = path.startswith(top)
+        below = path[len(top) :] if inside else os.path.relpath(path, root.path)
+        below = below.replace(os.sep, "/")
         box = tuple(found["box"]) if found["box"] is not None else None
         columns = {name: _plain(found[name]) for name in own if found[name] is not None}
         yield Row(

@@ -47,29 +47,35 @@ def adjusted(
     0 stands for a sum that is no more.
     """
     sums: dict[Key, Sum] = {(one.object, one.camera): one for one in present}
-    totals: dict[Key, tuple[int, NDArray[np.float64], float]] = {}
-    for sign, rows in ((-1, gone), (1, come)):
-        known = [row for row in rows if row.object is not None]
-        if not known:
-            continue
-        vectors = np.array([row.vector for row in known], np.float32)
-        steps, squares_ = on_grid(vectors, grid), squares_of(vectors, grid).tolist()
-        for row, step, square in zip(known, steps, squares_, strict=True):
-            key = (str(row.object), row.camera or "")
-            before = sums.get(key)
-            if key not in totals:
-                totals[key] = (
-                    (before.count, before.total.copy(), before.squares)
-                    if before is not None
-                    else (0, np.zeros(dim), 0.0)
-                )
-            count, total, squares = totals[key]
-            total += sign * step
-            totals[key] = (count + sign, total, squares + sign * square)
-    return [
-        Sum(name, camera, count, total, squares)
-        for (name, camera), (count, total, squares) in totals.items()
-    ]
+    rows = [(sign, row) for sign, some in ((-1, gone), (1, come)) for row in some]
+    rows = [(sign, row) for sign, row in rows if row.object is not None]
+    if not rows:
+        return []
+    vectors = np.array([row.vector for _, row in rows], np.float32)
+    signs = np.array([sign for sign, _ in rows], np.float64)
+    codes: dict[Key, int] = {}
+    of = np.array(
+        [codes.setdefault((str(row.object), row.camera or ""), len(codes)) for _, row in rows]
+    )
+    order = np.argsort(of, kind="stable")
+    starts = np.flatnonzero(np.diff(of[order], prepend=-1))
+    signed = (on_grid(vectors, grid) * signs[:, None])[order]
+    totals = np.add.reduceat(signed, starts)
+    squares = np.add.reduceat((squares_of(vectors, grid) * signs)[order], starts)
+    counts = np.add.reduceat(signs[order], starts)
+    found = []
+    for (name, camera), total, square, count in zip(codes, totals, squares, counts, strict=True):
+        before = sums.get((name, camera)) or Sum(name, camera, 0, np.zeros(dim), 0.0)
+        found.append(
+            Sum(
+                name,
+                camera,
+                before.count + int(count),
+                before.total + total,
+                before.squares + float(square),
+            )
+        )
+    return found
 
 
 def squares_of(vectors: NDArray[Any], grid: float) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class SqliteWriter:
     def put(self, rows: Sequence[Row]) -> list[int]:
         """See the contract."""
         ids = self._ids_for(rows)
+        self._know(row.object for row in rows)
         self._sql.executemany(
             "INSERT INTO images(id, root, path, box, object, given, camera, split, "
             "columns, content, bytes, mtime, width, height, changed) "
@@ -87,6 +88,7 @@ class SqliteWriter:
         """See the contract."""
         generation = self._generation if generation is None else generation
         table = f"sums_{generation:d}"
+        self._know(one.object for one in sums)
         named = [(self._object(one.object), one) for one in sums]
         blobs = (
             (object_, one, np.asarray(one.total, np.float64).tobytes())
@@ -194,17 +196,24 @@ class SqliteWriter:
         """The last thing written: the new version."""
         self.set_meta(version=self._version)
 
+    def _know(self, names: Iterable[str | None]) -> None:
+        """Learn the ids of objects, and make those that are new, all at once."""
+        wanted = dict.fromkeys(name for name in names if name is not None)
+        unknown = [name for name in wanted if name not in self._ids]
+        if not unknown:
+            return
+        sql = "SELECT name, id FROM objects WHERE name IN (SELECT value FROM json_each(?))"
+        asked = [json.dumps(unknown)]
+        found = dict(self._sql.execute(sql, asked).fetchall())
+        new = [(name,) for name in unknown if name not in found]
+        if new:
+            self._sql.executemany("INSERT INTO objects(name) VALUES (?)", new)
+            found = dict(self._sql.execute(sql, asked).fetchall())
+        self._ids |= found
+
     def _object(self, name: str | None) -> int | None:
-        """The id of an object, which is made when it is new."""
-        if name is None:
-            return None
-        if name not in self._ids:
-            row = self._sql.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
-            if row is None:
-                done = self._sql.execute("INSERT INTO objects(name) VALUES (?)", (name,))
-                row = (done.lastrowid,)
-            self._ids[name] = int(row[0])
-        return self._ids[name]
+        """The id of an object that `_know` was told of."""
+        return self._ids[name] if name is not None else None
 
 
 def _place(place: Place | None) -> tuple[int | None, str | None, str]:
