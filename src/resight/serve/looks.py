@@ -103,4 +103,4 @@ class Looks:
 
 def not_yet() -> Problem:
     """503."""
-    return Problem(503, "rerank: this is made ready; try again in a moment", {"Retry-After": "5"})
+    return Problem(503, "rerank: this second look is being made ready; try again in a moment", {"Retry-After": "5"})
