@@ -103,4 +103,5 @@ class Looks:
 
 def not_yet() -> Problem:
     """503."""
-    return Problem(503, "rerank: this second look is being made ready; try again in a moment", {"Retry-After": "5"})
+    said = "rerank: this second look is being made ready; try again in a moment"
+    return Problem(503, said, {"Retry-After": "5"})
