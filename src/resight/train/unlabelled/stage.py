@@ -150,7 +150,7 @@ def _verified(stage: Stage[Kind], pool: Pool, settings: Kind) -> Pool:
         found = verifier.inliers(pairs, progress=stage.bar("spatial verification"))
         good = found >= spatial.min_inliers
         stage.tell(f"{int(good.sum()):,} pairs have {spatial.min_inliers} inliers or more")
-        return np.where(good, found, 0).astype(np.int16)
+        return np.where(good, found, np.minimum(found, 0)).astype(np.int16)
 
     return add_inliers(
         pool,

@@ -13,7 +13,7 @@ from resight.files import read_json, write_json
 from resight.graph.across import nearest_across
 from resight.graph.diffusion import diffuse
 from resight.graph.graph import RECORD as GRAPH_RECORD
-from resight.graph.graph import Graph, mutual, of_pairs, with_pairs
+from resight.graph.graph import Graph, mutual, of_pairs, pair_codes, with_pairs
 from resight.graph.pool import Pool
 from resight.graph.targets import agreement, believed, strongest
 from resight.mining.calibrate import pool_levels
@@ -181,16 +181,26 @@ def _graph(stage: GraphStage, ground: GraphGround, settings: GraphSettings) -> G
         return mutual(np.asarray(pool.neighbours), np.asarray(pool.similarities))
     every = np.arange(len(pool))
     graph = mutual(np.asarray(pool.neighbours), pool.scores(every, spatial.weight, spatial.cap))
-    return with_pairs(graph, *_verified(pool))
+    return with_pairs(graph, *verified(pool))
 
 
-def _verified(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs whose points agree are joined as surely as copies, mutual or not."""
+def verified(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """What geometry says of pairs (P,), (P,) of rows, and the weights of their edges (P,).
+
+    Pairs whose points agree are joined as surely as copies, mutual or not. Pairs whose points do
+    not are parted where it could be told: where both pictures agree with some other one. A picture
+    that agrees with none may have too few points for it.
+    """
     assert pool.inliers is not None
-    row, column = np.nonzero(np.asarray(pool.inliers) > 0)
+    inliers = np.asarray(pool.inliers)
+    row, column = np.nonzero(inliers >= 0)
     other = np.asarray(pool.neighbours)[row, column].astype(np.int64)
-    pairs = np.unique(np.sort(np.stack([row, other], 1), axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1], np.ones(len(pairs), np.float32)
+    _, first = np.unique(pair_codes(row, other, len(pool)), return_index=True)
+    row, other, agree = row[first], other[first], inliers[row, column][first] > 0
+    tells = np.zeros(len(pool), bool)
+    tells[row[agree]] = tells[other[agree]] = True
+    said = agree | (tells[row] & tells[other])
+    return row[said], other[said], agree[said].astype(np.float32)
 
 
 def sources_of(stage: GraphStage, settings: GraphSettings) -> NDArray[np.int64] | None:
