@@ -102,19 +102,73 @@ def test_nothing_needless_is_imported(name: str, place: Path) -> None:
     assert not found
 
 
-def test_stand_ins_leave_the_compiler_as_it_is() -> None:
-    """After timm was imported without it, it is there when it is asked for."""
-    code = f"""
+COMPILER = f"""
 import sys, torch
 from resight import lightly
 timm, v2 = lightly.timm(), lightly.transforms()
-assert "torch._dynamo" not in sys.modules
-timm.create_model({TINY!r}, num_classes=0).eval()(torch.zeros(1, 3, 32, 32))
-assert "torch._dynamo" not in sys.modules
-from torchvision.ops import roi_align
-roi_align(torch.rand(1, 3, 8, 8), torch.tensor([[0, 0.0, 0, 4, 4]]), 2)
-import torch._dynamo
-assert torch._dynamo.disable(len)("ab") == 2 and "site-packages" in torch._dynamo.__file__
+def imported():
+    return getattr(sys.modules["torch._dynamo"], "__file__", None) is not None
+network = timm.create_model({TINY!r}, num_classes=0)
+lightly.be_deterministic(True)
+assert torch.are_deterministic_algorithms_enabled()
+def step(optimizer):
+    optimizer.zero_grad()
+    network(torch.ones(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def _child(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILER + code], capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_training_imports_no_compiler_and_learns_the_same() -> None:
+    _child("""
+def trained():
+    torch.manual_seed(0)
+    for part in network.modules():
+        getattr(part, "reset_parameters", lambda: None)()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 / (1 + s))
+    for _ in range(3):
+        step(optimizer)
+        schedule.step()
+    return torch.cat([p.detach().reshape(-1).clone() for p in network.parameters()])
+without = trained()
+assert not imported() and "torch._inductor" not in sys.modules
+import torch._dynamo.config
+assert imported() and "torch._inductor" in sys.modules
+assert torch.equal(trained(), without) and torch.isfinite(without).all()
+lightly.be_deterministic(False)
+assert not torch.are_deterministic_algorithms_enabled()
+""")
+
+
+def test_the_compiler_is_there_when_it_is_asked_for() -> None:
+    _child("""
+optimizer = torch.optim.SGD(network.parameters(), 0.1)
+step(optimizer)
+from torchvision.ops import roi_align
+assert not imported()
+one = torch.ones(2)
+assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(one), one + 1)
+assert imported() and "site-packages" in torch._dynamo.__file__
+import torch._dynamo
+assert torch._dynamo.disable(len)("ab") == 2
+step(optimizer)  # made before it was there
+roi_align(torch.rand(1, 3, 8, 8), torch.tensor([[0, 0.0, 0, 4, 4]]), 2)
+""")
+
+
+def test_looking_through_all_modules_imports_nothing() -> None:
+    _child("""
+import inspect, pickle
+inspect.getmodule(inspect.currentframe())
+inspect.stack()
+assert not imported()
+""")

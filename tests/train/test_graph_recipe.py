@@ -53,6 +53,7 @@ class InStage:
             self.inner(done, total, text)
 
 
+@pytest.mark.usefixtures("quick_plots")
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_goes_on_as_if_nothing_had_happened(
     photos: ImageSet, tmp_path: Path, way: str

@@ -40,6 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("quick_plots")
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_goes_on_as_if_nothing_had_happened(
     photos: ImageSet, tmp_path: Path, way: str

@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def train(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+def train(tmp_path: Path, capfd: pytest.CaptureFixture[str], quick_plots: None) -> Run:
     """`train(data, *words)` into tmp/run -> exit status and what was said, without tmp's name."""
 
     def call(data: Path, *words: str) -> tuple[int, str]:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from resight import lightly
 from resight.data.decode import BadImage, shape_of
 from resight.data.imageset import ImageSet
 from resight.data.loading import Pictures, loader
@@ -160,7 +161,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    lightly.be_deterministic(deterministic)
 
 
 def epochs_for(
