@@ -251,7 +251,7 @@ def _outdated(out: Path, record: dict[str, Any], images: ImageSet) -> bool:
     if differing(out, sums_in(record, [IMAGES])):
         return True
     paths = pl.read_parquet(out / IMAGES, columns=["path"], glob=False)["path"].to_list()
-    return paths != [str(path.absolute()) for path in images.full_paths()]
+    return paths != images.absolute_paths()
 
 
 def _record_sum(out: Path, record: dict[str, Any], name: str, value: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resight.data.addresses import to_open
 from resight.data.decode import BadImage, decode
 from resight.graph.rerank import Spatial
 from resight.search.hits import Hit, Hits
@@ -120,7 +121,7 @@ def _see(photo: Photo, options: SpatialOptions) -> Seen | None:
     from resight.spatial.local import local_features
 
     try:
-        picture = decode(photo.source, box=photo.box)
+        picture = decode(to_open(photo.source), box=photo.box)
     except BadImage:
         return None
     found = local_features(picture, options)
