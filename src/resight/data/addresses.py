@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
 
 from resight.errors import UserError
 
@@ -28,11 +27,10 @@ PROTOCOLS = {
 _BEGINS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"(://)[^/?#]*@")
 # Names of a query's parameters that sign or let in, as stores and sites have them.
-_SIGNS = re.compile(
+_SIGNS = (
     r"x-(amz|goog|oss|obs|cos|ms)-.*|q-.*|sig(n|nature)?|(aws|oss|google)?access_?(key_?)?id"
     r"|key-?pair-?id|policy|expir(es|y|ation)|.*key|hmac|hash|md5|jwt|sas|auth(orization|[-_].*)?"
-    r"|pass|pwd|user(name)?|.*(token|secret|signature|credential|session|passw(or)?d|hdn).*",
-    re.IGNORECASE,
+    r"|pass|pwd|user(name)?|.*(token|secret|signature|credential|session|passw(or)?d|hdn).*"
 )
 _LONG = 64  # characters of a value: more than a name has
 
@@ -52,10 +50,18 @@ def shown(text: str) -> str:
     text = _USER.sub(r"\1", text, count=1)
     if text.lower().startswith("http"):
         text = text.partition("#")[0]  # never sent
-    bare, mark, query = text.partition("?")
+    bare, _, query = text.partition("?")
+    if not query:
+        return bare
+    from urllib.parse import parse_qsl
+
     pairs = parse_qsl(query, keep_blank_values=True)
-    signed = any(_SIGNS.fullmatch(name) or len(value) > _LONG for name, value in pairs)
-    return bare if not mark or signed or (query and not pairs) else text
+    signed = any(_signs(name) or len(value) > _LONG for name, value in pairs)
+    return bare if signed or not pairs else text
+
+
+def _signs(name: str) -> bool:
+    return re.fullmatch(_SIGNS, name, re.IGNORECASE) is not None
 
 
 class Address(str):
@@ -119,6 +125,8 @@ def place(text: str | Path) -> Place:
     if isinstance(text, Address | Path) or not is_address(text):
         return text if isinstance(text, Address | Path) else Path(text)
     if text.lower().startswith("file://"):
+        from urllib.parse import unquote
+
         return Path(unquote(text[text.index("/", 7) :]) if "/" in text[7:] else "/")
     address = Address(text)
     check_protocol(address)
@@ -159,5 +167,7 @@ def joined(table: Address, path: str) -> str:
     folder = "" if path.startswith("/") else posixpath.dirname(slash + below)
     found = posixpath.normpath(f"{folder or '/'}/{path}").lstrip("/")
     if protocol.lower() in ("http", "https"):  # what can't stand there; what is quoted stays so
+        from urllib.parse import quote
+
         found = quote(found, safe="/?=&%:@!$'()*+,;~[]")
     return f"{protocol}://{where}/{found}"

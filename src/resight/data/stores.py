@@ -5,12 +5,10 @@ What a store or a library says is not passed on: it may hold what opens the addr
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +73,8 @@ def reachable(addresses: list[Address]) -> list[str]:
         except NotRead as reason:
             return str(reason)
         return ""
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(why, addresses))
@@ -179,9 +179,8 @@ def _why(error: Exception) -> NotRead:
         return NotRead(f"the server answers {status}", status in _BUSY)
     if names & {"InvalidURL", "TooManyRedirects", "NonHttpUrlClientError"}:
         return NotRead("not an address that can be opened")
-    if names & {"FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"} or isinstance(
-        error, TimeoutError | asyncio.TimeoutError
-    ):
+    slow = {"FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"}
+    if names & slow or isinstance(error, TimeoutError):
         return NotRead("no answer in time", True)
     if names & {"ClientConnectorError", "EndpointConnectionError"}:
         return NotRead("no connection to its host", True)
