@@ -111,6 +111,7 @@ WORDS = {
     "--processes": "Server processes that share the gallery.",
     "--protocol": "Protocol, by name",
     "--public": "For all to see; a new repository is private.",
+    "--ray": "Embed on a Ray cluster: local (this machine's cores), auto, or HOST:PORT.",
     "--recipe": "auto (default), ",
     "--region": "Part of the photo: x1,y1,x2,y2 in pixels.",
     "--repair": "Mend the faults found.",

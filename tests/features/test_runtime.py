@@ -159,7 +159,7 @@ def test_pictures_read_by_threads_are_those_of_the_loader(shapes, threads):
     images = load_images(shapes)
     for resize, interpolation in (("stretch", "bilinear"), ("crop", "bicubic")):
         prepare = Preprocess(size=(24, 36), resize=resize, interpolation=interpolation)
-        loaded, pixels = Pictures(images, prepare), Pixels(images, prepare, lambda path, _: path)
+        loaded, pixels = Pictures(images, prepare), Pixels(images, prepare, lambda path, *_: path)
         batches = [range(0, 13), range(20, 21), range(13, 20)]
         for rows, batch in zip(batches, pixels.batches(batches, threads), strict=True):
             assert batch.rows.tolist() == list(rows) and batch.images.dtype == np.uint8

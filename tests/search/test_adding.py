@@ -40,9 +40,9 @@ def embedded(monkeypatch) -> list[str]:
     seen: list[str] = []
     looked = adding.look
 
-    def spy(path, image):
+    def spy(path, content, image):
         seen.append("/".join(Path(path).parts[-2:]))
-        return looked(path, image)
+        return looked(path, content, image)
 
     monkeypatch.setattr(adding, "look", spy)
     return seen

@@ -28,6 +28,13 @@ def embed(
     columns: options.Columns = None,
     layout: options.Layout = None,
     unlabelled: options.Unlabelled = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Embed on a Ray cluster: local (this machine's cores), auto, or HOST:PORT.",
+        ),
+    ] = None,
     strict: options.Strict = False,
     force: options.Force = False,
     json_: options.Json = False,
@@ -39,6 +46,8 @@ def embed(
     Examples:
 
       resight embed runs/shop photos/ --out features/shop
+
+      resight embed runs/shop s3://bucket/all.parquet --out features/all --ray auto
 
       resight embed resnet50 photos/ -o features/plain --weights imagenet --size 224 --dtype float16
     """
@@ -86,6 +95,7 @@ def embed(
             progress=advance,
             tell=note,
             force=force,
+            ray=ray,
         )
     report_skipped(features.info.get("skipped", []))
     alike = collapsed(features, features.valid.nonzero()[0])

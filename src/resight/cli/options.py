@@ -7,7 +7,7 @@ sentence. Things are positional (a model or a gallery, then images), choices are
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -15,13 +15,22 @@ MODEL_HELP = (
     "Run or embedder folder, hub:OWNER/NAME, or a backbone's name (which goes with --weights "
     "and --size)."
 )
-IMAGES_HELP = "Folder of images, or a CSV or Parquet file with a row an image."
+IMAGES_HELP = "Folder of images, or a CSV or Parquet file (or its address) with a row an image."
 WEIGHTS_HELP = "Of a backbone: auto, imagenet, none, a hub name or a file."
 LEVEL_HELP = "image (a vector an image) or object (one centroid an object)"
 OUT_HELP = "Where to write"
 PROTOCOL_HELP = "Protocol, by name"
 EVALUATION_HELP = "Evaluation folder (made by 'resight evaluate --out'), or a run that holds one."
 NAME_VALUE = "NAME=VALUE"
+
+
+def place(text: str) -> Path:
+    """A path, or an address such as https://... or s3://..., which stands where a path stands."""
+    if "://" not in text:
+        return Path(text)
+    from resight.data import addresses
+
+    return cast(Path, addresses.place(text))
 
 
 def out(what: str) -> Any:
@@ -36,18 +45,20 @@ def protocol(how: str) -> Any:
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 ModelOrFeatures = Annotated[str, typer.Argument(help=MODEL_HELP + " Or a features folder.")]
-Images = Annotated[Path, typer.Argument(help=IMAGES_HELP)]
-MaybeImages = Annotated[Path | None, typer.Argument(help=IMAGES_HELP)]
+Images = Annotated[Path, typer.Argument(help=IMAGES_HELP, parser=place)]
+MaybeImages = Annotated[Path | None, typer.Argument(help=IMAGES_HELP, parser=place)]
 
 # Galleries.
 GALLERY_HELP = "Gallery folder (from 'resight index' or 'gallery create')."
 GalleryFolder = Annotated[Path, typer.Argument(metavar="GALLERY", help=GALLERY_HELP)]
 PHOTOS_HELP = "Photos; or one folder, CSV or Parquet file of them."
 Photos = Annotated[
-    list[Path], typer.Argument(metavar="IMAGES", help=PHOTOS_HELP + " Or a features folder.")
+    list[Path],
+    typer.Argument(metavar="IMAGES", help=PHOTOS_HELP + " Or a features folder.", parser=place),
 ]
 MaybePhotos = Annotated[
-    list[Path] | None, typer.Argument(metavar="IMAGES", help="Images of the gallery, by path.")
+    list[Path] | None,
+    typer.Argument(metavar="IMAGES", help="Images of the gallery, by path.", parser=place),
 ]
 ObjectName = Annotated[str | None, typer.Option("--object", help="Object by name: all its images.")]
 Where = Annotated[

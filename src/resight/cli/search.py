@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def search(
     gallery: options.GalleryFolder,
-    images: Annotated[list[Path], typer.Argument(help=options.PHOTOS_HELP)],
+    images: Annotated[list[Path], typer.Argument(help=options.PHOTOS_HELP, parser=options.place)],
     k: Annotated[int, typer.Option("--hits", "-k", min=1, help="Objects for each query.")] = 10,
     level: Annotated[
         str | None,

@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from resight.data.addresses import Address
+from resight.data.stores import NotRead, fetch
+
 # JPEG2000 and AVIF need a Pillow built with them, as the wheels are. JPEG stands for MPO too:
 # Pillow registers no MPO of its own, and asking for it fails with a KeyError.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -30,16 +33,30 @@ class BadImage(Exception):
 
     def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: {reason}")
-        self.path = str(path)
+        self.path = "".join(path) if isinstance(path, Address) else str(path)
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
         return BadImage, (self.path, self.reason)  # so that it crosses processes
 
 
+def content_of(path: str | Path) -> str | Path | bytes:
+    """What an image is decoded from: a file's own path, or the bytes at an address.
+
+    For those who need it twice. Raises BadImage when the address can't be read.
+    """
+    if not isinstance(path, Address):
+        return path
+    try:
+        return fetch(path)
+    except NotRead as reason:
+        raise BadImage(path, str(reason)) from None
+
+
 def decode(
     source: str | Path | bytes,
     *,
+    name: str | Path = "<bytes>",
     box: Sequence[float] | None = None,
     target: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -49,11 +66,12 @@ def decode(
     Transparent pixels become white. `box` is x1, y1, x2, y2 in pixels of the upright image and
     is clipped to it. `target` (height, width) allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of
     its size as long as the crop stays at least that large (the DCT's own scaling: faster, and
-    an average, not a subsample).
+    an average, not a subsample). `name`: of bytes, in errors.
 
     Raises BadImage: missing, unreadable, truncated, more than `max_pixels`, box outside.
     """
-    name = "<bytes>" if isinstance(source, bytes) else source
+    if not isinstance(source, bytes):
+        name, source = source, content_of(source)
     try:
         return _decode(source, box, target, max_pixels)
     except BadImage as error:
@@ -110,16 +128,24 @@ def _decode(
     return picture.crop((left, top, right, bottom))
 
 
-def shape_of(path: str | Path, box: Sequence[float] | None = None) -> tuple[int, int]:
+def shape_of(
+    source: str | Path | bytes,
+    box: Sequence[float] | None = None,
+    *,
+    name: str | Path = "<bytes>",
+) -> tuple[int, int]:
     """(height, width) of the upright image, or of its box, from the file's header alone.
 
     Raises BadImage when the header can't be read.
     """
+    if not isinstance(source, bytes):
+        name, source = source, content_of(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             width, height = upright_size(image)
     except Exception as error:  # decoders raise nearly anything on broken files
-        raise BadImage(path, f"can't be read ({error})") from None
+        raise BadImage(name, f"can't be read ({error})") from None
     if box is not None:
         width, height = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
     return height, width

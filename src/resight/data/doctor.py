@@ -189,7 +189,7 @@ def _duplicates(images: ImageSet, seen: Inspection, near: bool) -> Iterator[Find
         @lru_cache(maxsize=4096)
         def closer(row: int) -> Array:
             path, box = images.table.select("path", "box").row(row)
-            return thumbnail(images.root / path, box)
+            return thumbnail(images.at(path), box)
 
         def confirm(a: int, b: int) -> bool:
             try:
@@ -252,7 +252,7 @@ def write_sheet(
     def tile(row: int, finding: Finding, note: str) -> Tile:
         name, box = table.row(row)
         frame = WRONG if finding.severity == "error" else PLAIN
-        return opener.tile(images.root / name, box, f"{finding.code}\n{note}{name}", frame)
+        return opener.tile(images.at(name), box, f"{finding.code}\n{note}{name}", frame)
 
     rows: list[list[Tile]] = []
     for finding in report.findings:

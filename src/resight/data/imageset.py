@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
+from resight.data.addresses import Address, Place, located
 from resight.errors import UserError
 from resight.files import atomic_path
 
@@ -41,6 +43,8 @@ class ImageSet:
     split; a null role means both query and gallery; `box` is x1, y1, x2, y2 in pixels of the
     upright image) and carries the user's own columns along. `source` says where it was read
     from, `layout` is the benchmark whose layout it was in, `notes` what the reader decided.
+    A path may be an address (https://..., s3://...), as it may be seen; `opens` has what opens
+    the signed ones, in memory only.
     """
 
     table: pl.DataFrame
@@ -48,15 +52,27 @@ class ImageSet:
     source: str = ""
     notes: tuple[str, ...] = ()
     layout: str = ""
+    opens: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.table.height
 
     @cached_property
-    def _paths(self) -> list[Path]:
-        return [self.root / path for path in self.table["path"]]
+    def remote(self) -> bool:
+        """Whether any path is an address."""
+        return bool(self.table["path"].str.contains("://", literal=True).any())
 
-    def full_paths(self) -> list[Path]:
+    def at(self, path: str) -> Place:
+        """Where an image lies whose path in the table is this."""
+        return located(self.root, path, self.opens)
+
+    @cached_property
+    def _paths(self) -> list[Place]:
+        if not self.remote:
+            return [self.root / path for path in self.table["path"]]
+        return [self.at(path) for path in self.table["path"]]
+
+    def full_paths(self) -> list[Place]:
         """The path of every image, in the order of the rows."""
         return self._paths
 
@@ -81,15 +97,26 @@ class ImageSet:
         counts = self.table["object"].drop_nulls().value_counts()["count"]
         return bool((counts > 1).any())
 
+    def absolute_paths(self) -> list[str]:
+        """The same as text that holds wherever it is read, addresses as they may be seen."""
+        return [
+            "".join(path) if isinstance(path, Address) else str(path.absolute())
+            for path in self._paths
+        ]
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the table's own columns and the size of every file.
 
         It changes when a row, a label, a file's name or length changes; it does not depend on
-        the folder that the images lie in.
+        the folder that the images lie in. An address stands for what lies there, whatever signs
+        it: no store is asked for millions of lengths.
         """
         digest = hashlib.sha256()
         columns = self.table.select(list(SCHEMA))
         for row, path in zip(columns.iter_rows(), self._paths, strict=True):
+            if isinstance(path, Address):
+                digest.update(repr(("".join(path), row[1:])).encode(errors="surrogatepass"))
+                continue
             try:
                 size = os.stat(path).st_size
             except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -102,7 +129,7 @@ class ImageSet:
 
         Where it is written stands in it too: see places.py.
         """
-        absolute = pl.Series("path", [str(p.absolute()) for p in self._paths], dtype=pl.String)
+        absolute = pl.Series("path", self.absolute_paths(), dtype=pl.String)
         with atomic_path(path) as temporary:
             self.table.with_columns(absolute).write_parquet(
                 temporary,
@@ -115,9 +142,10 @@ class ImageSet:
         return [row for row, path in enumerate(self._paths) if not path.is_file()]
 
 
-def layout_of(path: Path) -> str:
+def layout_of(file: Path | bytes) -> str:
     """The benchmark whose layout a Parquet file of ours was read from; "" where none."""
-    return pl.read_parquet_metadata(path).get(LAYOUT_KEY, "")
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    return pl.read_parquet_metadata(source).get(LAYOUT_KEY, "")
 
 
 def normalise(table: pl.DataFrame) -> pl.DataFrame:

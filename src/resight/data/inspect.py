@@ -16,19 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from resight.data.decode import FORMATS, BadImage, decode, upright_size
+from resight.data.addresses import Address, Place
+from resight.data.decode import FORMATS, BadImage, content_of, decode, upright_size
 from resight.data.duplicates import perceptual_hash
 from resight.data.imageset import ImageSet
+from resight.data.stores import GONE, READERS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Box = Sequence[float] | None
-_Job = tuple[Path, list[int], list[Box]]  # a file, its rows and their boxes
+_Job = tuple[Place, list[int], list[Box]]  # a file, its rows and their boxes
 
 # Codes of files that can't be used, and what to do about them; all are errors.
 PROBLEMS = {
@@ -36,6 +37,7 @@ PROBLEMS = {
     "unreadable": "the file can't be decoded as an image; replace it or drop the row",
     "truncated": "the file ends before its picture does; fetch it again or drop the row",
     "over-pixel-limit": "the picture has more pixels than can be decoded safely; shrink it",
+    "unreachable": "what lies at the address can't be had; mend the access or drop the row",
 }
 # Codes of what else can be said of a row: (severity, what it means and what to do).
 TRAITS = {
@@ -160,13 +162,14 @@ def inspect(
     by_file = images.table.select("path", "box").with_row_index("row")
     by_file = by_file.group_by("path", maintain_order=True).agg("row", "box")
     out = _empty(n)
-    jobs = ((images.root / path, rows, boxes) for path, rows, boxes in by_file.iter_rows())
+    jobs = ((images.at(path), rows, boxes) for path, rows, boxes in by_file.iter_rows())
 
     def task(batch: list[_Job]) -> _Chunk:
         return _finish([_inspect_file(*job) for job in batch])
 
     done = number = 0
-    for chunk in _in_order(task, _batches(jobs), workers or default_workers()):
+    threads = workers or (READERS if images.remote else default_workers())
+    for chunk in _in_order(task, _batches(jobs), threads):
         for file in chunk.files:
             _store(out, file, number)
             number += 1
@@ -177,7 +180,7 @@ def inspect(
     return out
 
 
-def thumbnail(path: Path, box: Box, side: int = 32) -> Array:
+def thumbnail(path: Place, box: Box, side: int = 32) -> Array:
     """The crop of an image as (side, side, 3) uint8, averaged. Raises BadImage."""
     picture = decode(path, box=box, target=(2 * side, 2 * side))
     return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
@@ -242,10 +245,14 @@ def _in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _inspect_file(path: Path, rows: list[int], boxes: list[Box]) -> _File:
+def _inspect_file(path: Place, rows: list[int], boxes: list[Box]) -> _File:
     file = _File(rows, [_Row() for _ in rows])
     try:
-        data = path.read_bytes()
+        data = _bytes_of(path)
+    except BadImage as error:
+        file.problem = "missing" if error.reason == GONE else "unreachable"
+        file.reason = error.reason
+        return file
     except (FileNotFoundError, NotADirectoryError):
         file.problem, file.reason = "missing", "no such file"
         return file
@@ -274,13 +281,21 @@ def _inspect_file(path: Path, rows: list[int], boxes: list[Box]) -> _File:
     return file
 
 
+def _bytes_of(path: Place) -> bytes:
+    if not isinstance(path, Address):
+        return path.read_bytes()
+    content = content_of(path)
+    assert isinstance(content, bytes)
+    return content
+
+
 def _kind(reason: str) -> str:
     if reason.startswith("truncated"):
         return "truncated"
     return "over-pixel-limit" if "more than" in reason and "pixels" in reason else "unreadable"
 
 
-def _header(data: bytes, path: Path, file: _File) -> int:
+def _header(data: bytes, path: Place, file: _File) -> int:
     """Fill in the file's format and upright size; returns the traits that all its rows share."""
     if not data:
         raise BadImage(path, "the file is empty")
@@ -312,7 +327,7 @@ def _header(data: bytes, path: Path, file: _File) -> int:
     return sum(_BIT[code] for code, true in holds.items() if true)
 
 
-def _wrong_extension(path: Path, content: str) -> bool:
+def _wrong_extension(path: Place, content: str) -> bool:
     ending = path.suffix.lower()
     return ending in _KNOWN and ending not in _ENDINGS[content].split()
 

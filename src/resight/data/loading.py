@@ -6,6 +6,7 @@ A bad image never ends a job. It comes back as a BadImage in the batch and is le
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resight import lightly
-from resight.data.decode import BadImage, decode
+from resight.data.decode import BadImage, content_of, decode
 from resight.data.imageset import ImageSet
 from resight.data.pixels import Aside, cores
 from resight.data.pixels import strict_stop as strict_stop
+from resight.data.stores import READERS
 from resight.data.transforms import Augment, Preprocess
 
 _AHEAD = 2**28  # bytes that a worker may hold ready
@@ -60,7 +62,7 @@ class Pictures(Dataset[Sample]):
         self._paths = [str(path) for path in images.full_paths()]
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._augment = preprocess, augment
-        self.both, self._aside = both, aside
+        self.both, self._aside, self._remote = both, aside, images.remote
         if augment is not None:
             lightly.transforms()  # once, and not in each worker
         self.size, self._target = preprocess.size, preprocess.decode_target
@@ -72,12 +74,21 @@ class Pictures(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._paths)
 
+    def __getitems__(self, draws: list[Draw]) -> list[Sample]:
+        """A batch of them; what lies at addresses is waited for together."""
+        if not self._remote:
+            return [self[draw] for draw in draws]
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(self.__getitem__, draws))
+
     def __getitem__(self, draw: Draw) -> Sample:
         row, seed = draw
         try:
             box = self._boxes[row] if self._boxes is not None else None
-            picture = decode(self._paths[row], box=box, target=self._target)
-            aside = self._aside(self._paths[row], picture) if self._aside is not None else None
+            path = self._paths[row]
+            content = content_of(path)
+            picture = decode(content, name=path, box=box, target=self._target)
+            aside = self._aside(path, content, picture) if self._aside is not None else None
         except BadImage as error:
             return row, error, None
         if self._augment is None:

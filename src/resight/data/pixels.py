@@ -11,18 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resight.data.decode import BadImage, decode
+from resight.data.decode import BadImage, content_of, decode
 from resight.data.imageset import ImageSet
+from resight.data.stores import READERS
 from resight.data.transforms import Preprocess
 from resight.errors import UserError
 
-Aside = Callable[[str, Image.Image], Any]  # what else is wanted of a file and its picture
+# What else is wanted of a file: its path, what it was decoded from (`content_of`), the picture.
+Aside = Callable[[str, "str | Path | bytes", Image.Image], Any]
 _MOST = 16  # threads
 _AHEAD = 2**28  # bytes of pictures that are held ready
 _Sample = tuple[int, "NDArray[np.uint8] | BadImage", Any]
@@ -48,13 +51,15 @@ class Pixels:
         self._paths = [str(path) for path in images.full_paths()]
         self._boxes = images.table["box"].to_list() if images.has("box") else None
         self._preprocess, self._aside = preprocess, aside
+        self._threads = READERS if images.remote else min(_MOST, cores())
 
     def __getitem__(self, row: int) -> _Sample:
         """The row, its picture (H, W, 3) uint8 or what is wrong with it, and what stands aside."""
         path, box = self._paths[row], self._boxes[row] if self._boxes is not None else None
         try:
-            picture = decode(path, box=box, target=self._preprocess.decode_target)
-            aside = self._aside(path, picture) if self._aside is not None else None
+            content = content_of(path)
+            picture = decode(content, name=path, box=box, target=self._preprocess.decode_target)
+            aside = self._aside(path, content, picture) if self._aside is not None else None
         except BadImage as error:
             return row, error, None
         return row, np.asarray(self._preprocess.resized(picture)), aside
@@ -62,8 +67,11 @@ class Pixels:
     def batches(
         self, batches: Sequence[Sequence[int]], threads: int | None = None
     ) -> Iterator[PixelBatch]:
-        """The batches of rows in order, read ahead by `threads` (default: one a core; 0: none)."""
-        threads = min(_MOST, cores()) if threads is None else threads
+        """The batches of rows in order, read ahead by `threads`; 0: by none.
+
+        By default one a core, or, where there are addresses, 16 that wait for answers.
+        """
+        threads = self._threads if threads is None else threads
         if not threads:
             for rows in batches:
                 yield _collated([self[row] for row in rows])

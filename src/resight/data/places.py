@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from resight.data.addresses import is_address
 from resight.data.imageset import PLACE_KEY, ImageSet
 
 _SAMPLE = 20  # rows that tell whether anything was moved
@@ -62,7 +63,7 @@ def difference(images: ImageSet, stored: ImageSet) -> str:
         return ""
     if len(images) != len(stored):
         return f"they are of {len(stored):,} images, not of {len(images):,}"
-    ours, theirs = _below(images.full_paths()), _below(stored.full_paths())
+    ours, theirs = _below(images.absolute_paths()), _below(stored.absolute_paths())
     boxes = images.table["box"].to_list(), stored.table["box"].to_list()
     for row, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a != b:
@@ -72,11 +73,11 @@ def difference(images: ImageSet, stored: ImageSet) -> str:
     return ""
 
 
-def _below(paths: Sequence[Path]) -> list[str]:
+def _below(paths: Sequence[str]) -> list[str]:
     """The paths below the deepest folder that holds all of them."""
-    whole = [os.path.abspath(path) for path in paths]
-    if not whole:
-        return []
+    whole = [path if is_address(path) else os.path.normpath(path) for path in paths]
+    if any(map(is_address, whole)) or not whole:
+        return whole
     try:
         start = os.path.commonpath([os.path.dirname(path) for path in whole])
     except ValueError:  # on several drives

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from resight.data.addresses import Place, place, to_open
 from resight.data.decode import BadImage, decode
 
 RIGHT, WRONG, PLAIN = "#1a9850", "#d73027", "#9a9a9a"
@@ -33,15 +34,15 @@ class Opener:
         self._opened: dict[str, bool] = {}  # path: whether it is there
 
     def tile(
-        self, path: str | Path, box: Sequence[float] | None, caption: str, frame: str | None
+        self, path: str | Place, box: Sequence[float] | None, caption: str, frame: str | None
     ) -> Tile:
         """The tile of a file, or an empty one that says whether it is gone or not readable."""
-        there = True
+        path, there = to_open(path), True
         picture, why = None, "not readable"
         try:
             picture = decode(path, box=box, target=(self._side, self._side))
         except BadImage:
-            there = Path(path).exists()
+            there = place(path).exists()
             why = why if there else "file is gone"
         self._opened[str(path)] = there
         return Tile(picture, caption, frame, why)

@@ -10,9 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from resight.data import layouts
+from resight.data.addresses import Address, Place, place
 from resight.data.imageset import SCHEMA, ImageSet, check, layout_of, normalise
 from resight.data.layouts.layout import Layout
 from resight.data.places import place_of, with_moved
+from resight.data.remote import addressed, check_reachable, table_at
 from resight.data.tables import ENDINGS, read_text, with_slashes
 from resight.errors import UserError
 
@@ -63,7 +65,8 @@ def load_images(
       test, query or gallery are splits. A folder of images alone: no labels.
     - A file: columns path, object, camera, split, role, box and any others, paths relative to
       the file. Common other names (filename, label, pid, ...) are understood; `columns` maps
-      ours to the file's, e.g. {"object": "sku"}.
+      ours to the file's, e.g. {"object": "sku"}. A path may be an address (https://..., s3://...,
+      gs://...), and so may the file's own.
 
     `unlabelled` ignores what a folder would say about objects, an index file in it included.
     `layout` names a benchmark's layout in place of recognising it, or "folder" for none.
@@ -71,19 +74,21 @@ def load_images(
     Raises UserError: nothing there, no images in it, columns or values that are wrong (all are
     listed, each with file and line), or not one of the named images exists.
     """
-    path = Path(source)
+    path = place(source)
     if not path.exists():
         raise UserError(f"{path}: not found; give a folder of images, or a CSV or Parquet file")
     known = {one.name: one for one in layouts.LAYOUTS}
     if layout is not None and layout not in known and layout != "folder":
         raise UserError(f"--layout {layout}: none of folder, {', '.join(known)}")
-    if not path.is_dir():
+    if isinstance(path, Address) or not path.is_dir():
         images = _from_file(path, columns)
     elif layout in known:
         images = _from_layout(path, known[layout])
     else:
         images = _from_folder(path, columns, unlabelled, plain=layout == "folder")
-    if not any(p.is_file() for p in images.full_paths()):
+    if images.remote:
+        check_reachable(images)
+    elif not any(p.is_file() for p in images.full_paths()):
         raise UserError(
             f"{images.source}: none of its {len(images):,} images exists, the first would be "
             f"{images.full_paths()[0]}; {_why_gone(path, images)}"
@@ -91,11 +96,11 @@ def load_images(
     return images
 
 
-def _why_gone(path: Path, images: ImageSet) -> str:
+def _why_gone(path: Place, images: ImageSet) -> str:
     drive = next((note for note in images.notes if "begin with a drive" in note), None)
     if drive is not None:
         return drive
-    if path.suffix.lower() == ".parquet" and path.is_file() and place_of(path):  # one of ours
+    if path.suffix.lower() == ".parquet" and isinstance(path, Path) and place_of(path):  # ours
         return "they were moved or deleted since: put them back, or give the images as they lie now"
     return "paths are relative to the file"
 
@@ -187,8 +192,9 @@ def _labels(path: str, unlabelled: bool) -> tuple[str | None, str | None, str | 
     return (None if unlabelled or not parts else "/".join(parts), split, role)
 
 
-def _from_file(path: Path, columns: Mapping[str, str] | None) -> ImageSet:
-    table, understood = _read_table(path)
+def _from_file(path: Place, columns: Mapping[str, str] | None) -> ImageSet:
+    content = table_at(path) if isinstance(path, Address) else path
+    table, understood = _read_table(path, content)
     text = path.suffix.lower() != ".parquet"
     lines = _lines(table) if text else pl.Series(range(1, table.height + 1))
     if text:  # an empty line is no row
@@ -202,11 +208,15 @@ def _from_file(path: Path, columns: Mapping[str, str] | None) -> ImageSet:
     table, errors = _parse_boxes(table, lines, notes)
     _check_types(table, path)
     table = normalise(table)
-    paths, odd = with_slashes(table["path"], path.parent)
-    table, notes = table.with_columns(paths), notes + odd
-    check(table, str(path), lines, errors)
-    layout = "" if text else layout_of(path)
-    return ImageSet(table, path.parent, str(path), tuple(notes), layout)
+    table, opens, twins = addressed(table, path, lines)
+    root, odd = Path(), list[str]()
+    if isinstance(path, Path):
+        root = path.parent
+        paths, odd = with_slashes(table["path"], root)
+        table = table.with_columns(paths)
+    check(table, str(path), lines, [*errors, *twins])
+    layout = "" if text else layout_of(content)
+    return ImageSet(table, root, str(path), (*notes, *odd), layout, opens)
 
 
 def _lines(table: pl.DataFrame) -> pl.Series:
@@ -216,7 +226,7 @@ def _lines(table: pl.DataFrame) -> pl.Series:
     return table.select(breaks + pl.int_range(2, pl.len() + 2)).to_series()
 
 
-def _check_types(table: pl.DataFrame, path: Path) -> None:
+def _check_types(table: pl.DataFrame, path: Place) -> None:
     for name in SCHEMA:
         kind = table.schema.get(name, pl.Null())
         inner = getattr(kind, "inner", pl.Null())
@@ -231,14 +241,16 @@ def _check_types(table: pl.DataFrame, path: Path) -> None:
             raise UserError(f"{path}: column {name!r} holds {kind}; it needs {need}")
 
 
-def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """The table of a file, and notes on how it was understood."""
+def _read_table(path: Place, content: Path | bytes) -> tuple[pl.DataFrame, list[str]]:
+    """The table of a file or of the bytes at an address; notes on how it was understood."""
     ending = path.suffix.lower()
     if ending in ENDINGS:
-        return read_text(path)
+        return read_text(path, content if isinstance(content, bytes) else None)
     if ending == ".parquet":
         try:
-            return with_moved(pl.read_parquet(path, glob=False), path), []
+            if isinstance(content, bytes):
+                return pl.read_parquet(content), []
+            return with_moved(pl.read_parquet(content, glob=False), content), []
         except pl.exceptions.PolarsError as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: can't be read as parquet: {first}") from None
@@ -249,7 +261,7 @@ def _read_table(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _rename(
-    table: pl.DataFrame, columns: Mapping[str, str], path: Path
+    table: pl.DataFrame, columns: Mapping[str, str], path: Place
 ) -> tuple[pl.DataFrame, list[str]]:
     """Give the columns our names: as told, else as they are, else by their common aliases."""
     names = [name.strip() for name in table.columns]

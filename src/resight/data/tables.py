@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from resight.data.addresses import Place
 from resight.errors import UserError
 
 ENDINGS = (".csv", ".tsv", ".txt")
@@ -24,15 +25,18 @@ _MARKS = (
 )
 
 
-def read_text(path: Path) -> tuple[pl.DataFrame, list[str]]:
+def read_text(path: Place, content: bytes | None = None) -> tuple[pl.DataFrame, list[str]]:
     """A table of text, and notes on what was understood: UTF-16, an unusual separator.
+
+    `content`: the bytes of the file, where they are at hand.
 
     Every value is text: an object named 007 keeps its zeros. UTF-8, with a mark or without, or
     UTF-16 as spreadsheets on Windows save it; commas, semicolons or tabs, by the first line.
 
-    Raises UserError: no text, empty, or a line with more values than columns. OSError.
+    Raises UserError: no text, empty, or a line with more values than columns.
     """
-    content = path.read_bytes()
+    if content is None:
+        content = Path(path).read_bytes()
     encoding = _encoding(content)
     try:
         # polars takes UTF-8, with its mark.
@@ -79,7 +83,7 @@ def _first(text: str) -> str:
     return text.lstrip("\ufeff").split("\n", 1)[0]
 
 
-def _no_text(path: Path, encoding: str, reason: str) -> UserError:
+def _no_text(path: Place, encoding: str, reason: str) -> UserError:
     kind = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
     return UserError(f"{path}: not {kind} text ({reason}); save it as UTF-8")
 

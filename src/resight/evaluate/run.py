@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.data.addresses import absolute, shown, to_open
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.evaluate.catalogue import of_layout
@@ -327,10 +328,10 @@ def write_folder(
     command = " ".join(["resight", "evaluate", "--from", str(folder)])
     page = write_report(folder / "report.html", scores, images, title=title, command=command)
     record = {
-        "command": sys.argv,
+        "command": [shown(word) for word in sys.argv],
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": {
-            "source": str(Path(images.source).absolute()),
+            "source": absolute(to_open(images.source)),
             "fingerprint": images.fingerprint(),
             "layout": images.layout,
         },

@@ -57,6 +57,7 @@ def embed_images(
     progress: Progress = lambda done, total: None,
     tell: Callable[[str], None] = lambda line: None,
     force: bool = False,
+    ray: str | None = None,
 ) -> Features:
     """Embed every image of a set; bad ones are skipped and marked.
 
@@ -68,11 +69,15 @@ def embed_images(
     its graph is there or there are enough images for making it to pay). Features of the two agree
     to 1e-4 (of unit length) and may be mixed; a call goes on with the one it began with.
 
+    ray: with `out`, embed on a cluster, see `cluster_blocks`; what is written is the same.
+
     Raises UserError: `out` holds something else or features of other images, another embedder
     or other options; no image could be used; with `options.strict`, the first bad image.
     """
     options = options or EmbedOptions()
     if out is None:
+        if ray is not None:
+            raise UserError("embedding on a cluster needs a folder to write to: give out")
         network = _network(embedder, runtime, options, len(images), tell)
         vectors, bad = embed_rows(network, images, options=options, progress=progress)
         valid = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -99,11 +104,16 @@ def embed_images(
         min(record["shard_rows"], len(images) - n * record["shard_rows"]) for n in todo
     )
     progress(done, len(images))
-    blocks = (
-        embed_blocks(network, images, record["shard_rows"], blocks=todo, options=options)
-        if todo
-        else iter(())
-    )
+    blocks: Iterator[Block] = iter(())
+    if todo and ray is None:
+        blocks = embed_blocks(network, images, record["shard_rows"], blocks=todo, options=options)
+    elif todo:
+        from resight.features.cluster import cluster_blocks
+
+        assert ray is not None
+        carry(network, out / EMBEDDER, flip=options.flip, scales=options.scales)
+        how = (images, record["shard_rows"], todo, options)
+        blocks = cluster_blocks(ray, network, out / EMBEDDER, *how)
     for block in blocks:
         number = block.start // record["shard_rows"]
         _write_shard(out, number, block, dtype, record)
@@ -251,7 +261,7 @@ def _outdated(out: Path, record: dict[str, Any], images: ImageSet) -> bool:
     if differing(out, sums_in(record, [IMAGES])):
         return True
     paths = pl.read_parquet(out / IMAGES, columns=["path"], glob=False)["path"].to_list()
-    return paths != [str(path.absolute()) for path in images.full_paths()]
+    return paths != images.absolute_paths()
 
 
 def _record_sum(out: Path, record: dict[str, Any], name: str, value: str) -> None:

@@ -13,19 +13,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resight.checksums import file_sum
+from resight.data.addresses import absolute, is_address
 from resight.data.decode import BadImage
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.search.editing import CONFLICT, COPY, REMOVED, UNUSABLE, change
 from resight.search.engines.contract import Box, Engine, LeftOut, Place, Row
 from resight.search.files_seen import Seen, look, look_at_all, stamp
-from resight.search.incoming import full_path, relabel, root_for, rows_of, told_anew
+from resight.search.incoming import AWAY, full_path, relabel, root_for, rows_of, told_anew
 
 if TYPE_CHECKING:
     from resight.features.options import EmbedOptions
@@ -76,7 +78,7 @@ class Adding:
     def __init__(self, engine: Engine, images: ImageSet, *, duplicates: str, again: bool):
         self.engine, self.images = engine, images
         self.duplicates, self.again = duplicates, again
-        self.paths = [os.path.abspath(path) for path in images.full_paths()]
+        self.paths = [absolute(path) for path in images.full_paths()]
         self.root = root_for(engine, images, self.paths)
         self.report = Added()
         self._labelled = images.has("object") if len(images) else False
@@ -109,7 +111,7 @@ class Adding:
                     self.report.relabelled.append(path)
                 else:
                     self.report.unchanged += 1
-            elif out is not None and found == (out.bytes, out.mtime) and self._stays_out(out, path):
+            elif out is not None and self._as_left(out, path, found) and self._stays_out(out, path):
                 continue
             else:
                 if old is not None:
@@ -117,6 +119,10 @@ class Adding:
                 yield _Todo(at, path, row, place.box, found)
         if relabelled:
             self._put(relabelled)
+
+    def _as_left(self, out: LeftOut, path: str, found: tuple[int, int] | None) -> bool:
+        """Whether a file is as it was left out; an address stands for what lies there."""
+        return is_address(path) or found == (out.bytes, out.mtime)
 
     def _stays_out(self, out: LeftOut, path: str) -> bool:
         """Whether a file that was left out before is left out again; then it is reported."""
@@ -126,7 +132,7 @@ class Adding:
             return not self.again
         if out.reason in (COPY, CONFLICT):
             of = self.engine.rows([out.of]) if out.of else []
-            if not of or not os.path.exists(self.named(of[0])) or self.duplicates == "keep":
+            if not of or not _there(self.named(of[0])) or self.duplicates == "keep":
                 return False  # the other one is gone
             return self._copy_of(path, of[0], out.reason)
         self.report.bad.append((path, out.reason.removeprefix(f"{UNUSABLE}: ")))
@@ -185,7 +191,7 @@ class Adding:
         ]
         if not others:
             return False
-        gone = [other for other in others if not os.path.exists(self.named(other))]
+        gone = [other for other in others if not _there(self.named(other))]
         if gone and not one.row.id:  # the file was moved or renamed
             moved = relabel(gone[0], row)
             self._put([replace(moved, place=row.place, bytes=row.bytes, mtime=row.mtime)])
@@ -253,11 +259,15 @@ class Adding:
             (row.content, row.place.box if row.place else None)
             for row in self.engine.by_content(contents)
         }
-        return {
-            row.place: row.content
-            for row in rows
-            if not row.id and row.content and row.place and (row.content, row.place.box) in there
-        }
+        late: dict[Place | None, str] = {}
+        for row in rows:
+            if row.id or not row.content or not row.place:
+                continue
+            if (row.content, row.place.box) in there:
+                late[row.place] = row.content
+            elif is_address(row.place.path):  # of two in this block, none was read before
+                there.add((row.content, row.place.box))
+        return late
 
     def refuse(self, one: _Todo, reason: str) -> None:
         """A file that can't be used: reported, and remembered until it changes."""
@@ -270,8 +280,11 @@ class Adding:
     def sync(self, folder: Path) -> None:
         """Remove the images below `folder` that the source no longer has."""
         here = {row.place for row in self._rows}
-        below = os.path.relpath(folder, self.root.path).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
+        if self.root.path == AWAY:
+            prefix = _common(self.paths)
+        else:
+            below = os.path.relpath(folder, self.root.path).replace(os.sep, "/")
+            prefix = "" if below == "." else f"{below}/"
         gone: list[Row] = []
         ids = self.engine.ids()
         for start in range(0, len(ids), 2000):
@@ -293,6 +306,10 @@ class Adding:
     def _put(self, rows: Sequence[Row]) -> None:
         with self.engine.writing("adding images") as writer:
             change(self.engine, writer, put=rows)
+
+
+def _there(path: str) -> bool:
+    return is_address(path) or os.path.exists(path)
 
 
 def add_images(
@@ -351,6 +368,16 @@ def add_images(
     if sync is not None:
         adding.sync(sync)
     return adding.report
+
+
+def _common(addresses: Sequence[str]) -> str:
+    """The folder that all addresses are below, with its slash. Raises UserError for none."""
+    low, high = min(addresses).split("/"), max(addresses).split("/")
+    same = takewhile(lambda parts: parts[0] == parts[1], zip(low[:-1], high, strict=False))
+    start = "".join(f"{part}/" for part, _ in same)
+    if start.count("/") < 3:
+        raise UserError("--sync: these addresses are on several hosts; sync them one by one")
+    return start
 
 
 def fault_of(vector: Any, dim: int | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from resight.data.addresses import Address, absolute
 from resight.data.imageset import ImageSet, normalise
+from resight.data.stores import need
 from resight.errors import UserError
 from resight.files import atomic_path
 from resight.graph.rerank import parse
@@ -63,8 +64,12 @@ def load_queries(
             raise UserError(f"{path}: not found; give photos, a folder, or a CSV or Parquet file")
     sets = [path for path in paths if is_set(path)]
     if not sets:
-        table = normalise(pl.DataFrame({"path": [str(path.absolute()) for path in paths]}))
-        return ImageSet(table, Path(), ", ".join(map(str, paths[:3])))
+        photos = [absolute(path) for path in paths]
+        away = [photo for photo in photos if isinstance(photo, Address)]
+        need(away)
+        table = normalise(pl.DataFrame({"path": ["".join(photo) for photo in photos]}))
+        opens = {"".join(photo): photo.whole for photo in away}
+        return ImageSet(table, Path(), ", ".join(map(str, paths[:3])), opens=opens)
     if len(paths) > 1:
         raise UserError(f"{sets[0]}: an image set goes alone; give it without other queries")
     from resight.data.sources import load_images
@@ -111,7 +116,7 @@ def ask(
     rows = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if not len(rows):
         raise UserError(f"none of the {len(images)} queries can be read (the first: {bad[0]})")
-    paths = [os.path.abspath(images.full_paths()[row]) for row in rows]
+    paths = [absolute(images.full_paths()[row]) for row in rows]
     table = images.table
     how["rerank"] = chain
     if chain is not None and chain.spatial is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from resight.data.addresses import is_address
 from resight.search import cache
 from resight.search.doubtful import outliers
 from resight.search.engines import sqlite_care as care
@@ -221,7 +222,9 @@ def _photos(gallery: Gallery) -> Iterator[Finding]:
     for start in range(0, len(ids), 2000):
         for row in gallery.engine.rows(ids[start : start + 2000]):
             path = full_path(row, roots)
-            if row.bytes is not None and row.place is not None and not Path(path).exists():
+            if row.bytes is None or row.place is None or is_address(path):
+                continue
+            if not Path(path).exists():
                 gone.setdefault(row.place.root, []).append(path)
     for root, paths in gone.items():
         text = f"{len(paths):,} photos are no longer there (the first: {paths[0]})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from resight.checksums import file_sum
-from resight.data.decode import BadImage, decode, shape_of
+from resight.data.addresses import Address
+from resight.data.decode import BadImage, content_of, decode, shape_of
 from resight.search.engines.contract import Box
 
 Blob = bytes  # a field is called bytes, too
@@ -39,20 +41,26 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def look(path: str, picture: Image.Image) -> Seen:
+def look(path: str, content: str | Path | bytes, picture: Image.Image) -> Seen:
     """What is wanted of a file beside its decoded picture; run by the workers that decode.
+
+    `content`: what it was decoded from; the bytes at an address have no time.
 
     Raises BadImage when the file has gone in between.
     """
+    if isinstance(content, bytes):
+        height, width = shape_of(content, name=path)
+        summed = hashlib.sha256(content).hexdigest()
+        return Seen(summed, len(content), 0, width, height, thumbnail(picture))
     found = stamp(path)
     try:
-        content = file_sum(path)
+        summed = file_sum(path)
     except OSError as error:
         raise BadImage(path, error.strerror or "can't be read") from None
     if found is None:
         raise BadImage(path, "no such file")
     height, width = shape_of(path)
-    return Seen(content, *found, width, height, thumbnail(picture))
+    return Seen(summed, *found, width, height, thumbnail(picture))
 
 
 def thumbnail(picture: Image.Image) -> bytes:
@@ -67,15 +75,24 @@ def thumbnail(picture: Image.Image) -> bytes:
 def look_at_all(
     paths: list[str], boxes: list[Box | None], threads: int = 4
 ) -> list[Seen | BadImage | None]:
-    """The same for files whose vectors are there already; None where there is no file."""
+    """The same for files whose vectors are there already; None where there is no file.
 
-    def one(at: int) -> Seen | BadImage:
+    Addresses are read, too: None for one that can't be.
+    """
+
+    def one(at: int) -> Seen | BadImage | None:
+        path, box = paths[at], boxes[at]
         try:
-            return look(paths[at], decode(paths[at], box=boxes[at], target=(THUMBNAIL, THUMBNAIL)))
+            content = content_of(path)
+        except BadImage:
+            return None
+        try:
+            picture = decode(content, name=path, box=box, target=(THUMBNAIL, THUMBNAIL))
+            return look(path, content, picture)
         except BadImage as error:
             return error
 
-    there = [at for at, path in enumerate(paths) if os.path.exists(path)]
+    there = [n for n, path in enumerate(paths) if isinstance(path, Address) or os.path.exists(path)]
     found: list[Seen | BadImage | None] = [None] * len(paths)
     if there:
         with ThreadPoolExecutor(threads) as pool:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from resight.data.addresses import absolute, is_address
 from resight.errors import UserError
 from resight.search.engines.contract import Engine, Root
 from resight.search.filters import Filter, parse
+from resight.search.incoming import AWAY, below_root
 from resight.search.view import Ints
 
 _FIXED = ("id", "object", "path", "camera", "split", "bytes", "width", "height")
@@ -28,7 +30,7 @@ def by_id_or_path(engine: Engine, images: Collection[int | str | Path]) -> list[
     for path in images:
         if isinstance(path, int):
             continue
-        found = at_path(engine, roots, os.path.abspath(path))
+        found = at_path(engine, roots, absolute(path))
         if not found:
             raise UserError(f"{path}: not in this gallery")
         ids += found
@@ -48,7 +50,8 @@ def at_path(engine: Engine, roots: Sequence[Root], path: str) -> list[int]:
     return [
         id_
         for root in roots
-        for id_ in engine.images_at(root.id, os.path.relpath(path, root.path).replace(os.sep, "/"))
+        if is_address(path) == (root.path == AWAY)
+        for id_ in engine.images_at(root.id, below_root(path, root))
     ]
 
 
@@ -101,6 +104,8 @@ def move_root(engine: Engine, root: str, folder: str | Path) -> tuple[int, int]:
     if root not in roots:
         names = ", ".join(roots) or "none"
         raise UserError(f"{root}: no root of this gallery (its roots: {names})")
+    if roots[root].path == AWAY:
+        raise UserError(f"{root}: these images lie at addresses, not in a folder; add them anew")
     new = Path(os.path.abspath(folder))
     if not new.is_dir():
         raise UserError(f"{folder}: no such folder")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.data.addresses import to_open
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json
@@ -492,18 +493,19 @@ class Gallery:
 
         Raises BadImage for a photo that can't be read, UserError when the gallery is empty.
         """
+        given: list[Any] = [to_open(photo) for photo in several(photos)]
         embedder = self.network(1)
         chain = parse_chain(rerank) if isinstance(rerank, str) else rerank
         seen: list[list[Seeing]] | None = None
         if isinstance(chain, Chain) and chain.spatial is not None:
-            seen = [[seeing(photo, region)] for photo in several(photos)]
+            seen = [[seeing(photo, region)] for photo in given]
             if together:
                 seen = [[photo for line in seen for photo in line]]
         if region is not None:
             from resight.data.decode import decode
 
-            photos = [decode(p, box=region) for p in several(photos)]
-        vectors = embedder.embed(photos, normalize=False)
+            given = [decode(photo, box=region) for photo in given]
+        vectors = embedder.embed(given, normalize=False)
         if together and len(vectors):
             vectors = joined(vectors, [len(vectors)])
         return self.search_vectors(vectors, k, rerank=chain, photos=seen, **how)

@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from resight.data.addresses import is_address
 from resight.data.imageset import SCHEMA, ImageSet
+from resight.errors import UserError
 from resight.search.engines.contract import Engine, Place, Root, Row
+
+AWAY = "addresses:"  # the path of the root of images at addresses, whose places hold them whole
 
 
 def rows_of(images: ImageSet, paths: Sequence[str], root: Root) -> Iterator[Row]:
     """A row of each image, as the source tells it. `paths`: of their files, absolute and plain."""
-    top = root.path + os.sep
     own = [name for name in images.table.columns if name not in SCHEMA]
     for path, found in zip(paths, images.table.iter_rows(named=True), strict=True):
-        inside = path.startswith(top)
-        below = path[len(top) :] if inside else os.path.relpath(path, root.path)
-        below = below.replace(os.sep, "/")
+        below = below_root(path, root)
         box = tuple(found["box"]) if found["box"] is not None else None
         columns = {name: _plain(found[name]) for name in own if found[name] is not None}
         yield Row(
@@ -31,13 +32,32 @@ def rows_of(images: ImageSet, paths: Sequence[str], root: Root) -> Iterator[Row]
         )
 
 
+def below_root(path: str, root: Root) -> str:
+    """How a row's place in a root says where its file is: an address stands whole."""
+    if is_address(path):
+        return "".join(path)  # as it may be seen, and no more
+    top = root.path + os.sep
+    below = path[len(top) :] if path.startswith(top) else os.path.relpath(path, root.path)
+    return below.replace(os.sep, "/")
+
+
 def _plain(value: Any) -> Any:
     """A value that JSON can hold."""
     return value if isinstance(value, str | int | float | bool | list) else str(value)
 
 
 def root_for(engine: Engine, images: ImageSet, paths: Sequence[str]) -> Root:
-    """The root that these images are below: one that is there, or a new one."""
+    """The root that these images are below: one that is there, or a new one.
+
+    Raises UserError for files and addresses together.
+    """
+    away = sum(map(is_address, paths))
+    if away:
+        if away < len(paths):
+            raise UserError(
+                f"{images.source}: files and addresses together; add them one after the other"
+            )
+        return _root_of(engine, "addresses", AWAY)
     top = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else os.sep
     holding = [r for r in engine.roots() if top == r.path or top.startswith(r.path + os.sep)]
     if holding:
@@ -45,8 +65,14 @@ def root_for(engine: Engine, images: ImageSet, paths: Sequence[str]) -> Root:
     folder = os.path.abspath(images.root) if str(images.root) not in ("", ".") else top
     if not (top == folder or top.startswith(folder + os.sep)) or folder == os.sep:
         folder = top
+    return _root_of(engine, os.path.basename(folder) or "photos", folder)
+
+
+def _root_of(engine: Engine, base: str, folder: str) -> Root:
+    found = next((root for root in engine.roots() if root.path == folder), None)
+    if found is not None:
+        return found
     taken = {root.name for root in engine.roots()}
-    base = os.path.basename(folder) or "photos"
     name = next(n for n in _numbered(base) if n not in taken)
     with engine.writing("a new root") as writer:
         return writer.add_root(name, folder)
@@ -65,6 +91,8 @@ def full_path(row: Row, roots: dict[int, Root]) -> str:
     if row.place is None:
         return ""
     root, path = roots.get(row.place.root), row.place.path
+    if root is not None and root.path == AWAY:
+        return path
     if root is not None and not path.startswith("..") and os.sep == "/":
         return f"{root.path}/{path}"
     return os.path.normpath(os.path.join(root.path if root else "", path))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from resight.checksums import file_sum
+from resight.data.addresses import to_open
+from resight.data.decode import BadImage, content_of
 from resight.data.imageset import ImageSet, normalise
 from resight.errors import UserError
 from resight.files import read_json, write_json
@@ -118,10 +121,14 @@ def _embed_again(gallery: Gallery, engine: SqliteEngine, ids: list[int], tell: T
 
 
 def _unchanged(row: Row, path: str) -> bool:
-    try:
-        return row.content is not None and file_sum(path) == row.content
-    except OSError:
+    if row.content is None:
         return False
+    try:
+        content = content_of(to_open(path))
+        found = sha256(content).hexdigest() if isinstance(content, bytes) else file_sum(path)
+    except (OSError, BadImage):
+        return False
+    return found == row.content
 
 
 def _images(gallery: Gallery, rows: Sequence[Row]) -> ImageSet:

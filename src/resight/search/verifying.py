@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resight.data.addresses import to_open
 from resight.data.decode import BadImage, decode
 from resight.graph.rerank import Spatial
 from resight.search.hits import Hit, Hits
@@ -137,7 +138,7 @@ def _looked(
 
 def _see(photo: Photo, options: SpatialOptions) -> Seen | None:
     try:
-        picture = decode(photo.source, box=photo.box)
+        picture = decode(to_open(photo.source), box=photo.box)
     except BadImage:
         return None
     return seen_in(picture, photo.box, options)

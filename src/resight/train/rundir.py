@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from resight import __version__
+from resight.data.addresses import absolute, shown, to_open
 from resight.data.imageset import ImageSet
 from resight.errors import UserError
 from resight.files import check_folder, fresh_folder, read_json, write_json, write_text
@@ -43,13 +44,13 @@ class Run:
         record = {
             "format": 1,
             "resight": __version__,
-            "command": sys.argv,
+            "command": [shown(word) for word in sys.argv],
             "working_folder": str(Path.cwd()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "finished": None,
             "settings": settings.model_dump(mode="json"),
             "data": {
-                "source": str(Path(images.source).absolute()),
+                "source": absolute(to_open(images.source)),
                 "fingerprint": images.fingerprint(),
                 "images": len(images),
                 "objects": len(images.objects()),

@@ -48,8 +48,12 @@ def open_thumbnails(imageset: ImageSet, side: int = SIDE) -> LoadThumbnail:
         from PIL import Image as images
         from PIL import ImageOps
 
+        from resight.data.decode import BadImage, content_of
+
         try:
-            with images.open(imageset.full_paths()[row]) as opened:
+            content = content_of(imageset.full_paths()[row])
+            file = io.BytesIO(content) if isinstance(content, bytes) else content
+            with images.open(file) as opened:
                 picture = ImageOps.exif_transpose(opened)
                 box = imageset.table["box"][row]
                 if box is not None:
@@ -61,7 +65,7 @@ def open_thumbnails(imageset: ImageSet, side: int = SIDE) -> LoadThumbnail:
                     picture = images.alpha_composite(ground, picture)
                 picture.thumbnail((side, side))
                 return picture.convert("RGB")
-        except (OSError, ValueError, SyntaxError, images.DecompressionBombError):
+        except (BadImage, OSError, ValueError, SyntaxError, images.DecompressionBombError):
             return None
 
     return load

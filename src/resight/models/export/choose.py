@@ -200,10 +200,12 @@ def _opened(kept: cache.Kept, folder: Path | None, content: dict[str, Any]) -> O
     )
 
 
-def carry(embedder: Network, folder: Path) -> None:
+def carry(
+    embedder: Network, folder: Path, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+) -> None:
     """Bring the graph of an embedder, if it has one, to a folder where it was saved too."""
     if _is_of(folder, fingerprint := embedder.fingerprint()):
-        cache.find(fingerprint, _variant(False, (1.0,)), _places(folder) + _places(embedder.folder))
+        cache.find(fingerprint, _variant(flip, scales), _places(folder) + _places(embedder.folder))
 
 
 def _places(folder: Path | None) -> list[Path]:
