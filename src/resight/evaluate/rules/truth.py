@@ -156,6 +156,13 @@ class _SameObject:
             Csr(offsets(n_junk), place[junk]),
         )
 
+    def places(self) -> Ints | None:
+        """The gallery rows that the queries are; right and junk go both ways."""
+        found = np.searchsorted(self.gallery, self.queries)
+        if len(found) and found[-1] == len(self.gallery):
+            return None
+        return found if (self.gallery[found] == self.queries).all() else None
+
     def take(self, kept: Ints) -> _SameObject:
         """The truth of these queries."""
         return replace(
