@@ -4,9 +4,12 @@ Every retrieval metric is a few lines on these ranks (see metrics.py). They are 
 block-wise products, without ever holding or sorting the query x gallery matrix:
 
 1. The similarities of the positives are computed pair by pair, exactly (see ranking/units.py).
-2. Each element of a tile of the float32 product is placed among the positives of its query, which
-   says above how many of them it stands (see ranking/kernels.py).
+2. Each element of a tile of the float32 product becomes a 16-bit level, and is placed by it among
+   the positives of its query, which says above how many of them it stands (ranking/counting.py).
 3. An element closer to a positive than the float32 error bound is computed again, exactly.
+
+Where the queries are gallery rows themselves, half of the product is enough (ranking/mutual.py),
+if the memory allows; else queries go block by block against all columns (ranking/blocks.py).
 
 So the ranks are those of the full matrix in exact arithmetic under a stable sort, whatever
 the block size, the number of threads or the order of the gallery (up to the tie rule).
@@ -25,10 +28,10 @@ from typing import get_args
 import numpy as np
 
 from resight.evaluate.ranking.csr import Csr, Ints
-from resight.evaluate.ranking.result import GivenTruth, Ranks, Tick, Ties, Truth, join
+from resight.evaluate.ranking.result import GivenTruth, Mutual, Ranks, Tick, Ties, Truth, join
 from resight.evaluate.ranking.units import Rows, UnitRows, multiply_on
 
-__all__ = ["GivenTruth", "Ranks", "Tick", "Ties", "Truth", "join"]
+__all__ = ["GivenTruth", "Mutual", "Ranks", "Tick", "Ties", "Truth", "join"]
 BLOCK_BYTES = 896 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, levels, counts
 _GIVEN_ROWS = 1024  # of given similarities, at once
@@ -76,7 +79,7 @@ def rank_blocks(
     device: str = "cpu",
     tick: Tick = lambda queries: None,
 ) -> Iterator[Ranks]:
-    """`positive_ranks` for one range of queries after the other, in order.
+    """`positive_ranks` for some queries after the other: in order, or as `Ranks.queries` says.
 
     Nothing that grows with the number of queries is held, so that the ranks of millions of
     positives can be turned into metrics as they come. tick: called now and then with the queries
@@ -87,11 +90,14 @@ def rank_blocks(
     from resight.evaluate.ranking.mutual import TILE, bytes_needed, mutual_blocks
 
     dimensions, rule = queries.shape[1], get_args(Ties).index(ties)
-    multiply, counts, mine = multiply_on(device), truth.counts(), truth.places()
-    if mine is not None and positive_rows is None:
-        if bytes_needed(counts, len(gallery), dimensions) <= block_bytes:
-            yield from mutual_blocks(gallery, truth, mine, TILE, multiply, rule, tick)
-            return
+    multiply, counts, mutual = multiply_on(device), truth.counts(), truth.mutual()
+    if (
+        mutual is not None
+        and positive_rows is None
+        and (bytes_needed(truth, mutual, len(gallery), dimensions) <= block_bytes)
+    ):
+        yield from mutual_blocks(gallery, truth, mutual, TILE, multiply, rule, tick)
+        return
     row_bytes = max(1, 4 * dimensions)
     columns = UnitRows(gallery, block_bytes // 2 // row_bytes)
     tile = _tile(block_bytes // 8, dimensions)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.ranking.counting import KNEE, TOP, Asked, fill, levels_of
+from resight.evaluate.ranking.counting import KNEE, STRIP, TOP, Asked, fill
 from resight.evaluate.ranking.csr import Csr, Ints
 from resight.evaluate.ranking.kernels import order_positives, positive_similarities
 from resight.evaluate.ranking.result import Ranks
@@ -18,7 +18,7 @@ Levels = NDArray[np.uint16]
 Exact = NDArray[np.float64]
 NOT_GIVEN, NO_ROWS = np.zeros((0, 0)), np.zeros((0, 0), np.float32)
 _SLOPES = {4: (1e-30, 1e30), 8: (1e-304, 1e300)}  # of a scale, by the bytes of its type
-_PRODUCT = 1024, 2048  # rows and columns multiplied at once: what follows finds them in the cache
+_PRODUCT = 512, 1024  # rows and columns multiplied at once: what follows finds them in the cache
 
 
 def threaded(kernel: Callable[..., None], n: int, *arrays: Any) -> None:
@@ -91,53 +91,45 @@ def cosine_scale(exact: Exact, error: float) -> NDArray[np.float32]:
     return scale_of(-1.01, exact.min() - 2 * error, exact.max() + 2 * error, np.float32)
 
 
-def low_levels(exact: Exact, rows: Ints, scale: NDArray[Any], error: float) -> tuple[Levels, int]:
-    """The level below which an element is surely below each positive; how many are undecided.
-
-    exact (P,): similarities; rows (P,): their queries, rising; scale: one, or one a query.
-    """
-    kind, found = scale.dtype.type, []
-    cuts = np.array([0, len(exact)])
-    if len(scale) > 1:
-        cuts = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
-    for sign in (-1, 1):
-        ends = (exact + sign * error).astype(kind)
-        if error:  # rounded outwards
-            ends = np.nextafter(ends, kind(sign * np.inf))
-        out = np.empty(len(exact), np.uint16)
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True):
-            levels_of(ends[a:b], scale[rows[a] if len(scale) > 1 else 0], out[a:b])
-        found.append(out)
-    low, high = found
-    return low, int((high.astype(np.int64) - low).max(initial=0))
+def new_levels(rows: int, columns: int) -> Levels:
+    """Room for levels, uninitialised, of rows that don't share the lines of a cache."""
+    return np.empty((-(-rows // STRIP) * STRIP, -(-columns // STRIP) * STRIP + STRIP), np.uint16)
 
 
-def new_asked(indptr: Ints, index: NDArray[np.int32], low: Levels, exact: Exact) -> Asked:
+def new_asked(
+    indptr: Ints, exact: NDArray[np.floating[Any]], index: NDArray[np.integer[Any]], start: Ints
+) -> Asked:
     """The state before the first tile."""
     n = len(indptr) - 1
     return Asked(
-        indptr, index, low, exact, np.zeros(len(index), np.int32),
+        indptr, exact, index, start, np.zeros(len(index), np.int32),
         np.full(n, -np.inf), np.ones(n, np.uint16), np.full(n, -1, np.int64),
     )  # fmt: skip
 
 
-def ranks_of(asked: Asked, start: int, stop: int, exact: Exact, n_gallery: Ints) -> Ranks:
-    """What came out for queries [start, stop), their positives from best to worst.
+def ranks_of(
+    asked: Asked, start: int, exact: Exact, index: Ints, n_gallery: Ints,
+    queries: Ints | None = None,
+) -> Ranks:  # fmt: skip
+    """What came out for n queries from `start` on, the positives from best to worst.
 
-    exact: the similarities of their positives, in the state's order; n_gallery (stop - start,).
+    n_gallery (n,); exact, index: similarities and gallery rows of their positives, in the state's
+    order; queries: as `Ranks` has it.
     """
-    first, last = asked.indptr[start], asked.indptr[stop]
-    indptr = asked.indptr[start : stop + 1] - first
+    stop = start + len(n_gallery)
+    indptr = asked.indptr[start : stop + 1]
+    above, indptr = asked.above[indptr[0] : indptr[-1]], indptr - indptr[0]
     counts = np.diff(indptr)
     back = np.repeat(indptr[:-1] + indptr[1:], counts) - 1 - np.arange(len(exact))
     place = np.arange(1, len(exact) + 1) - np.repeat(indptr[:-1], counts)
-    best_index = asked.best_index[start:stop]
+    negative = asked.best_index[start:stop].copy()
     return Ranks(
         indptr=indptr,
-        rank=asked.above[first:last][back] + place,
-        index=asked.index[first:last][back].astype(np.int64),
+        rank=above[back] + place,
+        index=index[back],
         similarity=exact[back],
         n_gallery=n_gallery,
-        negative=best_index.copy(),
-        negative_similarity=np.where(best_index >= 0, asked.best[start:stop], np.nan),
+        negative=negative,
+        negative_similarity=np.where(negative >= 0, asked.best[start:stop], np.nan),
+        queries=queries,
     )

@@ -67,6 +67,15 @@ def dot(left, right):  # type: ignore[no-untyped-def]
     return total
 
 
+@_any_order
+def dot_of(left, r, right, c):  # type: ignore[no-untyped-def]
+    """The exact similarity of row r of left and row c of right, without a view of either."""
+    total = 0.0
+    for k in range(left.shape[1]):
+        total += np.float64(left[r, k]) * np.float64(right[c, k])
+    return total
+
+
 @compiled
 def positive_similarities(  # type: ignore[no-untyped-def]
     first, last, left, right, first_column, indptr, index, out
@@ -80,7 +89,7 @@ def positive_similarities(  # type: ignore[no-untyped-def]
         for entry in range(indptr[r], indptr[r + 1]):
             column = index[entry] - first_column
             if 0 <= column < right.shape[0]:
-                out[entry] = dot(left[r], right[column])
+                out[entry] = dot_of(left, r, right, column)
 
 
 @compiled
@@ -91,7 +100,11 @@ def order_positives(first, last, indptr, index, similarity, order):  # type: ign
     """
     for r in range(first, last):
         start, stop = indptr[r], indptr[r + 1]
-        falling = np.argsort(-index[start:stop], kind="mergesort")
-        rising = np.argsort(similarity[start:stop][falling], kind="mergesort")
+        backwards = np.arange(stop - start)[::-1]
+        for k in range(start + 1, stop):
+            if index[k] < index[k - 1]:
+                backwards = np.argsort(-index[start:stop], kind="mergesort")
+                break
+        rising = np.argsort(similarity[start:stop][backwards], kind="mergesort")
         for k in range(stop - start):
-            order[start + k] = start + falling[rising[k]]
+            order[start + k] = start + backwards[rising[k]]
