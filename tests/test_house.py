@@ -13,8 +13,8 @@ import resight
 HOUSE = Path(resight.__file__).parent
 # Lower floors know nothing of higher ones; rooms of one line know nothing of each other.
 FLOORS = [
-    {"errors", "losses"},
-    {"files", "checksums", "lightly", "client", "compiled"},
+    {"errors", "compiled"},
+    {"files", "checksums", "lightly", "client", "losses"},
     {"settings", "provenance", "data"},
     {"models", "sampling"},
     {"features", "spatial"},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -79,10 +82,15 @@ def test_with_references_too(variant, counts, seed, refs, other, margin):
     check(variant, f, labels, margin, (ref_f, ref_labels))
 
 
-@pytest.mark.parametrize("cells", [1, 30, 1 << 22])
+@pytest.mark.parametrize("cells", [1, 30, 1 << 22, None])
 @pytest.mark.parametrize("left_out", [True, False])
 def test_very_ragged(monkeypatch, cells, left_out):
-    """Rounds of many sizes, in blocks of few and of many; the longest id is alone at its end."""
+    """Rounds of many sizes, in blocks of few and of many; the longest id is alone at its end.
+
+    cells: of the way in torch; None: compiled.
+    """
+    monkeypatch.setattr(ctl_rounds, "COMPILED", 256 if cells is None else 0)
+    cells = cells or 1
     monkeypatch.setattr(ctl_rounds, "CELLS", cells)
     monkeypatch.setattr(ctl_rounds, "BLOCK", cells)
     f, labels = batch([1, 2, 3, 9, 17, 2, 4, 4, 5, 1], 5)
@@ -99,6 +107,55 @@ def test_very_ragged(monkeypatch, cells, left_out):
         ref_f, ref_labels = refs
         inputs = (f.requires_grad_(), ref_f.requires_grad_())
         assert torch.autograd.gradcheck(lambda x, r: fast(x, labels, r, ref_labels), inputs)
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+@pytest.mark.parametrize("margin", [0.4, 70.0])
+@pytest.mark.parametrize(("kind", "close"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
+def test_compiled_equals_torch(monkeypatch, left_out, margin, kind, close, wanted):
+    """Both ways, with the gradients that are asked for; rows that don't lie side by side."""
+    f, labels = batch([4, 4, 3, 9, 2, 1], 7, 600)
+    ref_f, ref_labels = batch([3, 1, 6, 2, 5, 1, 2, 1, 1, 1, 1, 1], 8, 600)
+    found = []
+    for most in (0, 256):
+        monkeypatch.setattr(ctl_rounds, "COMPILED", most)
+        x = f.to(kind).T.contiguous().T.requires_grad_(wanted[0])
+        r = ref_f.to(kind)[:, ::1].requires_grad_(wanted[1])
+        loss = CentroidTripletLoss("official", margin)
+        value = loss(x, labels) if left_out else loss(x, labels, r, ref_labels)
+        assert value.dtype == kind and value.item() > 0
+        if value.requires_grad:
+            (3 * value).backward()
+        found.append((value.item(), x.grad, r.grad))
+    (value, *slopes), (again, *others) = found
+    assert again == pytest.approx(value, rel=close)
+    for one, two in zip(slopes, others, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            assert (one - two).norm() <= 5 * close * one.norm()
+
+
+def test_points_in_one_place_have_no_slope(monkeypatch):
+    """Distances of 0, of a query to its centroid and to other ids; and NaN shows, both ways."""
+    f, labels = torch.ones(6, 3, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 2])
+    for most in (0, 256):
+        monkeypatch.setattr(ctl_rounds, "COMPILED", most)
+        leaf = f.clone().requires_grad_()
+        loss = CentroidTripletLoss("official", 0.5)(leaf, labels)
+        loss.backward()
+        assert loss.item() == 0.5 and leaf.grad.abs().max() == 0
+        bad = f.clone()
+        bad[3, 1] = torch.nan
+        assert CentroidTripletLoss("official", 0.5)(bad, labels).isnan()
+
+
+def test_the_compiler_is_not_loaded_before_it_is_used():
+    code = (
+        "import sys, resight.losses, resight.losses.ctl, resight.losses.ctl_rounds;"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @every_variant

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from resight.losses.ctl_rounds import Rounds, plan_rounds
+from resight.losses.ctl_rounds import plan_rounds, rounds
 from resight.losses.distance import lifted, squared_distances, zero
 
 Variant = Literal["official", "paper", "all"]
@@ -72,8 +72,7 @@ class CentroidTripletLoss(nn.Module):
                 plan = plan_rounds(labels.tolist(), names)
                 if not plan.sizes:
                     return zero(f) if refs is None else zero(f, refs)
-                loss: torch.Tensor = Rounds.apply(f, refs, plan, self.margin)
-                return loss
+                return rounds(f, refs, plan, self.margin)
             return self._paper(f, labels, refs, ref_labels)
 
     def _paper(
