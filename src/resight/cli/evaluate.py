@@ -64,7 +64,7 @@ def evaluate(
     layout: options.Layout = None,
     memory: Annotated[
         int, typer.Option(min=16, help="MB that ranking may take beyond the features.")
-    ] = 896,
+    ] = 512,
     strict: options.Strict = False,
     json_: options.Json = False,
 ) -> None:

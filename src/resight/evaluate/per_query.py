@@ -20,17 +20,10 @@ def frame_of(
     blocks: Iterable[Ranks], queries: Ints, row_of: Ints, protocol: Protocol
 ) -> pl.DataFrame:
     """The metrics of each query, block by block; `right` and `wrong` are rows of the view."""
-    frames, numbers = [], [np.zeros(0, np.int64)]
-    for ranks in blocks:
-        frames.append(_columns(ranks, row_of, protocol))
-        if ranks.queries is not None:
-            numbers.append(ranks.queries)
+    frames = [_columns(ranks, row_of, protocol) for ranks in blocks]
     if not frames:  # a process may have no query to rank
         frames = [_columns(join(iter(())), row_of, protocol)]
-    frame = pl.concat(frames)
-    if len(numbers) > 1:
-        frame = frame[np.argsort(np.concatenate(numbers))]
-    return frame.with_columns(view_row=pl.Series(queries))
+    return pl.concat(frames).with_columns(view_row=pl.Series(queries))
 
 
 def _columns(ranks: Ranks, row_of: Ints, protocol: Protocol) -> pl.DataFrame:

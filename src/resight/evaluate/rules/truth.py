@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 from resight.evaluate.protocols import Level, Protocol, choose, condition
 from resight.evaluate.ranking.csr import Csr, Ints, offsets, ragged_ranges
-from resight.evaluate.ranks import GivenTruth, Mutual, Truth
+from resight.evaluate.ranks import GivenTruth, Truth
 
 _CAMERA_NOTE = (
     "cross-camera rule off: every match was taken by the camera of its query,"
@@ -45,7 +45,7 @@ class Matches:
 
     def take(self, kept: Ints) -> Matches:
         """These queries only."""
-        return replace(self, queries=self.queries[kept], truth=self.truth.take(kept))
+        return replace(self, queries=self.queries[kept], truth=_take(self.truth, kept))
 
 
 def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None) -> Matches:
@@ -84,7 +84,7 @@ def matches(table: pl.DataFrame, protocol: Protocol, usable: Bools | None = None
     keep_all = protocol.open_set or protocol.legacy
     kept = np.arange(len(queries)) if keep_all else np.flatnonzero(found)
     if len(kept) < len(queries):
-        whole = whole.take(kept)
+        whole = _take(whole, kept)
     return Matches(
         queries[kept], gallery, whole, objects, cameras, int((~found).sum()), unknown
     )  # fmt: skip
@@ -156,21 +156,19 @@ class _SameObject:
             Csr(offsets(n_junk), place[junk]),
         )
 
-    def mutual(self) -> Mutual | None:
-        """Where all queries are in the gallery: same object and same camera go both ways."""
-        rows = np.searchsorted(self.gallery, self.queries)
-        if not len(rows) or rows[-1] == len(self.gallery):
-            return None
-        if (self.gallery[rows] != self.queries).any():
-            return None
-        return Mutual(rows, self.order, self.start, int(self.count.max()))
-
     def take(self, kept: Ints) -> _SameObject:
         """The truth of these queries."""
         return replace(
             self, queries=self.queries[kept], start=self.start[kept],
             count=self.count[kept], same=self.same[kept],
         )  # fmt: skip
+
+
+def _take(truth: Truth, kept: Ints) -> Truth:
+    if isinstance(truth, _SameObject):
+        return truth.take(kept)
+    positives, junk = truth.lists(0, len(truth))
+    return GivenTruth(positives.take(kept), junk.take(kept))
 
 
 def _listed(table: pl.DataFrame, protocol: Protocol, queries: Ints, gallery: Ints) -> GivenTruth:
