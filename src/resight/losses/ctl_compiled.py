@@ -19,7 +19,7 @@ _any_order = partial(compiled, fastmath={"reassoc", "contract"})
 
 @_any_order
 def _dot(left, right):  # type: ignore[no-untyped-def]
-    total = left[0] * 0
+    total = left.dtype.type(0)  # of the type of the vectors
     for k in range(left.size):
         total += left[k] * right[k]
     return total
@@ -28,7 +28,7 @@ def _dot(left, right):  # type: ignore[no-untyped-def]
 @_any_order
 def _dots(left, rows, first, out):  # type: ignore[no-untyped-def]
     """out[j] = left . rows[j] for j from `first` on; four at a time, as left is read once then."""
-    none = left[0] * 0
+    none = left.dtype.type(0)
     j, n = first, len(out)
     while j + 4 <= n:
         a, b, c, d = none, none, none, none
@@ -63,7 +63,7 @@ def _mix(out, a, left, b, right):  # type: ignore[no-untyped-def]
 def _gather(f, others, plan, left_out, queries, sums):  # type: ignore[no-untyped-def]
     """Queries (N, D) and sums of ids' images (C, D), about the queries' mean."""
     rows, owner, _, extra, extra_owner, _ = plan
-    one = np.ones(1, f.dtype)[0]
+    one = f.dtype.type(1)
     middle = np.zeros(f.shape[1], f.dtype)
     for row in rows:
         _add(middle, one, f[row])
@@ -133,7 +133,7 @@ def _triplets(queries, sums, plan, share, near, margin, left_out, want, to_f, to
     rows, owner, sizes, _, _, _ = plan
     n, dim = queries.shape
     kind = queries.dtype.type
-    one, none = np.ones(1, queries.dtype)[0], np.zeros(1, queries.dtype)[0]
+    one, none = kind(1), kind(0)
     points = np.empty((2, dim), queries.dtype)  # x and c
     apart, away = np.empty(dim, queries.dtype), np.empty(dim, queries.dtype)
     loss, start = 0.0, 0
@@ -200,7 +200,7 @@ def rounds(f, others, plan, left_out, margin, want, to_f, to_others):  # type: i
     to_sums = np.zeros_like(sums)
     loss = _triplets(queries, sums, plan, share, near, margin, left_out, want, to_f, to_sums)
     if want:
-        one = np.ones(1, f.dtype)[0]
+        one = f.dtype.type(1)
         if left_out:
             for i in range(len(rows)):
                 _add(to_f[rows[i]], one, to_sums[owner[i]])
