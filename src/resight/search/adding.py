@@ -226,12 +226,12 @@ class Adding:
         """Put a block of embedded rows, in one transaction."""
         rows = []
         for one, vector, file in zip(part, vectors, seen, strict=True):
-            row = replace(one.row, vector=np.array(vector, np.float32))
+            of_file: dict[str, Any] = {}
             if file is not None:
-                row = replace(row, **vars(file))
+                of_file = vars(file)
             elif one.stamp is not None:
-                row = replace(row, bytes=one.stamp[0], mtime=one.stamp[1])
-            rows.append(row)
+                of_file = {"bytes": one.stamp[0], "mtime": one.stamp[1]}
+            rows.append(replace(one.row, vector=np.array(vector, np.float32), **of_file))
         with self.engine.writing("adding images") as writer:
             places = [row.place for row in rows if row.place is not None]
             known = self.engine.known(places)  # another writer may have been here

@@ -95,6 +95,8 @@ class SqliteEngine(SqliteReader):
         )
         if self.path is not None:
             connection.execute("PRAGMA journal_mode = WAL")
+            # Of a log of 64 MB, not 4: then a page that many changes touch is moved once.
+            connection.execute("PRAGMA wal_autocheckpoint = 16384")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")
         return connection
