@@ -16,6 +16,7 @@ from tests.oracles import ranking
 from resight.evaluate import ranks as ranks_module
 from resight.evaluate.ranking import units
 from resight.evaluate.ranking.csr import Csr
+from resight.evaluate.ranking.result import GivenTruth, Ranks, join
 from resight.evaluate.ranking.units import (
     UnitRows,
     exact_similarities,
@@ -23,14 +24,7 @@ from resight.evaluate.ranking.units import (
     product,
     unit_rows,
 )
-from resight.evaluate.ranks import (
-    GivenTruth,
-    Ranks,
-    join,
-    matrix_ranks,
-    positive_ranks,
-    rank_blocks,
-)
+from resight.evaluate.ranks import matrix_ranks, positive_ranks, rank_blocks
 
 TIES = ("by-id", "optimistic", "pessimistic")
 TORCH = "cpu:0"  # any name but "cpu" goes through torch
@@ -150,6 +144,36 @@ def test_every_shape_of_tile_gives_the_same_digits(seed, ties, tile, threaded):
         again = positive_ranks(rows[:8], rows[8:], truth.positives, truth.junk, ties=ties)
     assert_same(again, expected)
     check(expected, ranking.similarities(rows[:8], rows[8:]), truth, ties)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    ties=st.sampled_from(TIES),
+    images=st.integers(1, 70),
+    tile=st.integers(1, 40),
+    threaded=st.integers(1, 5),
+    values=st.integers(1, 400),
+)
+def test_where_the_gallery_asks_half_of_the_product_does(
+    seed, ties, images, tile, threaded, values
+):
+    """The same object twice: tiles are turned. Also where right goes one way only."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-values, values + 1, (images, 3)).astype(np.float32)
+    truth = some_truth(rng, images, images)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks_module, "_MUTUAL", tile)
+        patch.setattr(units, "_cores", lambda: threaded)
+        patch.setattr(
+            ranks_module, "product", lambda *args: (made.append(args[2].size), product(*args))
+        )
+        found = positive_ranks(rows, rows, truth.positives, truth.junk, ties=ties)
+    squares = [min(tile, images - start) for start in range(0, images, tile)]
+    assert sum(made) == (images**2 + sum(side**2 for side in squares)) / 2
+    assert_same(found, positive_ranks(rows, rows[:], truth.positives, truth.junk, ties=ties))
+    check(found, ranking.similarities(rows, rows), truth, ties)
 
 
 def test_a_block_of_queries_is_that_of_any_other_range():

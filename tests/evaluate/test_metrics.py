@@ -19,7 +19,8 @@ from resight.evaluate import metrics
 from resight.evaluate.catalogue import protocol as named
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr, offsets
-from resight.evaluate.ranks import Ranks, positive_ranks
+from resight.evaluate.ranking.result import Ranks
+from resight.evaluate.ranks import positive_ranks
 from resight.evaluate.records.record import by_query
 from resight.evaluate.scores import evaluate
 from vectors import angles

@@ -11,8 +11,9 @@ from tests.oracles.sliced import OnlySlices
 
 from resight.evaluate.ranking.csr import Csr
 from resight.evaluate.ranking.kernels import dot
+from resight.evaluate.ranking.result import Ranks
 from resight.evaluate.ranking.units import product, product_error, unit_rows
-from resight.evaluate.ranks import Ranks, positive_ranks
+from resight.evaluate.ranks import positive_ranks
 
 
 def as_lists(result: Ranks) -> list[list[tuple[int, int, float]]]:

@@ -18,7 +18,7 @@ from resight.evaluate import thresholds
 from resight.evaluate.overall import RATES
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr
-from resight.evaluate.ranks import GivenTruth
+from resight.evaluate.ranking.result import GivenTruth
 from resight.evaluate.scores import evaluate
 from resight.evaluate.thresholds import (
     Pairs,

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.evaluate.ranks import Ranks
+from resight.evaluate.ranking.result import Ranks
 
 Floats = NDArray[np.float64]
 ApKind = Literal["rectangular", "trapezoidal"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from resight.evaluate import metrics
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.ranks import Ranks, join
+from resight.evaluate.ranking.result import Ranks, join
 from resight.evaluate.rules.parts import Part
 
 Ints = NDArray[np.int64]

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from resight.errors import UserError
 from resight.evaluate.metrics import ApKind, Divisor
-from resight.evaluate.ranks import Ties
+from resight.evaluate.ranking.result import Ties
 from resight.settings import read_yaml
 
 Level = Literal["image", "object"]

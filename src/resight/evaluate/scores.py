@@ -17,9 +17,10 @@ from resight.evaluate import metrics
 from resight.evaluate.overall import numbers_over_all
 from resight.evaluate.per_query import frame_of, query_groups, with_rows
 from resight.evaluate.protocols import Level, Protocol
+from resight.evaluate.ranking.result import Ranks, Tick
 from resight.evaluate.ranking.sources import Picked, not_finite
 from resight.evaluate.ranking.units import Rows, check_device
-from resight.evaluate.ranks import BLOCK_BYTES, Ranks, Tick, matrix_ranks, rank_blocks
+from resight.evaluate.ranks import BLOCK_BYTES, matrix_ranks, rank_blocks
 from resight.evaluate.rules.averaging import average, large_enough
 from resight.evaluate.rules.legacy import legacy_gallery, legacy_ranks
 from resight.evaluate.rules.objects import object_gallery, object_ranks
@@ -348,8 +349,10 @@ def _ranked(
         )
         row_of = found.gallery[object_gallery(found).first]
     else:
+        gallery = Picked(features, found.gallery)
+        mutual = np.array_equal(found.queries, found.gallery)
         blocks = rank_blocks(
-            Picked(features, found.queries), Picked(features, found.gallery), found.truth,
+            gallery if mutual else Picked(features, found.queries), gallery, found.truth,
             block_bytes=block_bytes, ties=protocol.ties, device=device, tick=tick,
         )  # fmt: skip
         row_of = found.gallery

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.evaluate.ranking.csr import Csr
+from resight.evaluate.ranking.result import Truth
 from resight.evaluate.ranking.units import Rows, exact_similarities, unit_rows
-from resight.evaluate.ranks import Truth
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

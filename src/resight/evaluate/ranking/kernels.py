@@ -17,6 +17,7 @@ from resight.compiled import compiled
 _any_order = partial(compiled, fastmath={"reassoc", "contract"})
 _GRID = 2.0**26
 _STEP = 128  # elements compared at once before any of them is looked at
+_SQUARE = 16  # elements turned at once, each way
 BY_ID, OPTIMISTIC, PESSIMISTIC = 0, 1, 2
 
 
@@ -118,6 +119,23 @@ def _reaching(values, bound):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _reaching_and_above(values, low, high):  # type: ignore[no-untyped-def]
+    """How many values are at least `low`, and how many are above `high`."""
+    count = above = 0
+    for k in range(values.size):
+        count += values[k] >= low
+        above += values[k] > high
+    return count, above
+
+
+@compiled
+def _stands_above(similarity, column, exact, index, ties):  # type: ignore[no-untyped-def]
+    """Whether gallery row `column` stands above a positive: row `index`, of similarity `exact`."""
+    before = ties == PESSIMISTIC or (ties == BY_ID and column < index)
+    return similarity > exact or (similarity == exact and before)
+
+
+@compiled
 def _pick(values, bound, places):  # type: ignore[no-untyped-def]
     """Write where the values that reach `bound` stand; how many there are."""
     some = 0
@@ -148,8 +166,9 @@ def _count_sure(places, some, spots, known_of, counts):  # type: ignore[no-untyp
 
 
 @compiled
-def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # type: ignore[no-untyped-def]
-    """For rows [first, last): what is known of an element by its bucket alone, into `table`.
+def make_tables(first, last, few, indptr, floor, low, high, scale, end, table):  # type: ignore[no-untyped-def]
+    """For rows [first, last) of more than `few` positives: what is known of an element by its
+    bucket alone, into `table`.
 
     The number of thresholds that it stands above; or, where a threshold is near the bucket, -1
     minus the number that lie surely below, from which the search goes on.
@@ -157,7 +176,7 @@ def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # ty
     buckets = table.shape[1]
     for r in range(first, last):
         start, stop = indptr[r], indptr[r + 1]
-        if start == stop or buckets == 1:
+        if stop - start <= few:
             continue
         width = high[stop - 1] - floor[r]
         scale[r] = (buckets - 1) / width if width > 1e-30 else 0.0
@@ -174,8 +193,18 @@ def make_tables(first, last, indptr, floor, low, high, scale, end, table):  # ty
 
 
 @compiled
+def turn(first, last, tile, out):  # type: ignore[no-untyped-def]
+    """out[c, r] = tile[r, c] for the columns [first, last), small squares at a time."""
+    for c in range(first, last, _SQUARE):
+        for r in range(0, tile.shape[0], _SQUARE):
+            for column in range(c, min(c + _SQUARE, last)):
+                for row in range(r, min(r + _SQUARE, tile.shape[0])):
+                    out[column, row] = tile[row, column]
+
+
+@compiled
 def count_tile(  # type: ignore[no-untyped-def]
-    first, last, tile, left, right, first_column, given, error, ties,
+    first, last, tile, left, right, first_column, given, error, ties, few,
     indptr, low, high, exact, index, floor, scale, end, table, junk_indptr, junk,
     above, best, best_low, best_index,
 ):  # fmt: skip
@@ -184,13 +213,14 @@ def count_tile(  # type: ignore[no-untyped-def]
     tile (n, m): the similarities of n queries to the gallery rows from `first_column` on, within
     `error` of the exact ones; `given`: they are the exact ones, and left, right aren't read. left
     (n, D), right (m, D): the unit rows they come from. indptr (n + 1,), exact, index, low, high:
-    the positives of each query from worst to best, and float bounds around their similarity.
+    the positives of each query from worst to best, and float bounds around their similarity. Up to
+    `few` of them are compared with one after the other, all elements at once.
     floor (n,): below it nothing counts. scale (n,), end (1,), table (n, buckets): see above.
     junk_indptr, junk: gallery rows that a query doesn't see. Written are: above, where an element
     that stands above the k worst positives of its query counts for the k-th; best, best_low,
     best_index (n,): the best negative.
     """
-    buckets, last_bucket = table.shape[1], end[0]
+    last_bucket = end[0]
     width = tile.shape[1]
     places, spots = np.empty(_STEP + 1, dtype=np.uint32), np.empty(_STEP, dtype=np.uint32)
     most = 0
@@ -227,28 +257,35 @@ def count_tile(  # type: ignore[no-untyped-def]
                         best_low[r] = similarity - 2 * error
             if passing == 0:
                 continue
+            if stop - start <= few:
+                for place in range(start, stop):
+                    reaching, over = _reaching_and_above(near, low[place], high[place])
+                    if reaching == 0:
+                        break
+                    for k in range(near.size if reaching > over else 0):
+                        if low[place] <= near[k] <= high[place]:  # too near to tell
+                            c = begin + k
+                            similarity = np.float64(near[k]) if given else dot(left[r], right[c])
+                            over += _stands_above(
+                                similarity, c + first_column, exact[place], index[place], ties
+                            )
+                    row_above[place - start] -= over
+                    row_above[place - start + 1] += over
+                continue
             some = _pick(near, lowest, places)
-            if buckets > 1:
-                _find_buckets(near, lowest, slope, last_bucket, spots)
-                some = _count_sure(places, some, spots, known_of, row_above)
+            _find_buckets(near, lowest, slope, last_bucket, spots)
+            some = _count_sure(places, some, spots, known_of, row_above)
             for k in range(some):  # those that their bucket doesn't decide
                 value = near[places[k]]
-                place = start
-                if buckets > 1:
-                    place -= 1 + int(known_of[spots[places[k]]])
+                place = start - 1 - int(known_of[spots[places[k]]])
                 while place < stop and high[place] < value:
                     place += 1
                 if place < stop and low[place] <= value:  # too near to tell
                     c = begin + int(places[k])
                     similarity = np.float64(value) if given else dot(left[r], right[c])
-                    while place < stop:
-                        comes_first = ties == PESSIMISTIC or (
-                            ties == BY_ID and c + first_column < index[place]
-                        )
-                        if similarity < exact[place] or (
-                            similarity == exact[place] and not comes_first
-                        ):
-                            break
+                    while place < stop and _stands_above(
+                        similarity, c + first_column, exact[place], index[place], ties
+                    ):
                         place += 1
                 row_above[place - start] += 1
         for k in range(stop - start):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resight.evaluate.protocols import Protocol
-from resight.evaluate.ranks import Ties
+from resight.evaluate.ranking.result import Ties
 from resight.evaluate.scores import Scores
 
 _TIES = {

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr, Ints, offsets
+from resight.evaluate.ranking.result import GivenTruth, Ranks, Truth
 from resight.evaluate.ranking.sources import Picked
 from resight.evaluate.ranking.units import Rows
-from resight.evaluate.ranks import GivenTruth, Ranks, Truth, rank_blocks
+from resight.evaluate.ranks import rank_blocks
 from resight.evaluate.rules.truth import UNKNOWN, Matches
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr, Ints, offsets
+from resight.evaluate.ranking.result import GivenTruth, Ranks, Tick
 from resight.evaluate.ranking.sources import Picked
 from resight.evaluate.ranking.units import Rows
-from resight.evaluate.ranks import GivenTruth, Ranks, Tick, rank_blocks
+from resight.evaluate.ranks import rank_blocks
 from resight.evaluate.rules.truth import UNKNOWN, Matches
 from resight.search.centroids import CentroidSums
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resight.errors import UserError
 from resight.evaluate.protocols import Level, Protocol, choose, condition
 from resight.evaluate.ranking.csr import Csr, Ints, offsets, ragged_ranges
-from resight.evaluate.ranks import GivenTruth, Truth
+from resight.evaluate.ranking.result import GivenTruth, Truth
 
 _CAMERA_NOTE = (
     "cross-camera rule off: every match was taken by the camera of its query,"
