@@ -49,6 +49,7 @@ from resight.search.index import knn, unit
 
 HERE = Path(__file__).parent
 IMAGES_AN_OBJECT = 10
+LATENT, NOISE = 64, 0.8
 COMES = int(
     subprocess.check_output(
         [sys.executable, "-c", "import faiss; print(faiss.cvar.distance_compute_blas_threshold)"]
@@ -58,17 +59,25 @@ K = 10
 
 
 def simulated(count: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors (count, dim) float32 around the means of objects, codes, and 256 queries."""
+    """Vectors (count, dim) float32 around the means of objects, codes, and 256 queries.
+
+    Means and noise live in `LATENT` dimensions, turned into `dim` by one random matrix: real
+    features, too, have far fewer directions than numbers.
+    """
     rng = np.random.default_rng(seed)
     objects = max(1, count // IMAGES_AN_OBJECT)
-    means = rng.normal(size=(objects, dim)).astype(np.float32)
+    turn = np.random.default_rng(7).normal(size=(LATENT, dim)).astype(np.float32)
+    means = rng.normal(size=(objects, LATENT)).astype(np.float32)
     codes = rng.permutation(np.arange(count) % objects)
     vectors = np.empty((count, dim), np.float32)
+
+    def near(some: np.ndarray) -> np.ndarray:
+        noise = NOISE * rng.normal(size=(len(some), LATENT)).astype(np.float32)
+        return (means[some] + noise) @ turn
+
     for start in range(0, count, 65536):
-        some = codes[start : start + 65536]
-        vectors[start : start + 65536] = means[some] + rng.normal(size=(len(some), dim))
-    asked = means[rng.integers(0, objects, 256)] + rng.normal(size=(256, dim))
-    return vectors, codes, asked.astype(np.float32)
+        vectors[start : start + 65536] = near(codes[start : start + 65536])
+    return vectors, codes, near(rng.integers(0, objects, 256))
 
 
 def as_features(vectors: np.ndarray, codes: np.ndarray, first: int = 0) -> Features:

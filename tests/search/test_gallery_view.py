@@ -196,6 +196,23 @@ def test_a_coarse_index_keeps_its_recall_whatever_happens(
     assert len(near[0].keys) == 10
 
 
+@pytest.mark.parametrize(("floor", "kind"), [(0.9, "ivf"), (1.01, "flat")])
+def test_the_automatic_choice_keeps_cells_only_where_they_find_what_is_near(
+    monkeypatch: pytest.MonkeyPatch, floor: float, kind: str
+) -> None:
+    monkeypatch.setattr("resight.search.index.FLAT_BELOW", 1500)
+    rows = unit(np.random.default_rng(3).normal(size=(2000, 4)))
+    heard: list[str] = []
+    at = np.arange(2000)
+    index = build(new_flat(4, rows), at, at, "auto", floor=floor, tell=heard.append)
+    assert index.info["kind"] == kind and (index.coarse is None) == (kind == "flat")
+    assert ("every vector is looked at instead" in heard[-1]) == (kind == "flat")
+    _, found = index.search(rows[:50], 1)  # candidates: one is the row itself
+    assert (found == at[:50, None]).any(axis=1).all()
+    asked_for = build(new_flat(4, rows), at, at, "ivf", floor=floor)
+    assert asked_for.info["kind"] == "ivf"
+
+
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_a_fall_of_recall_is_noticed_and_mended(tmp_path: Path, small: None, kind: str) -> None:
     gallery, vectors, heard = grown(tmp_path / "g", kind)

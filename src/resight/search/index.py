@@ -105,9 +105,10 @@ def build(
     floor: float = RECALL_FLOOR,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Index:
-    """An index over these unit vectors; `auto` takes flat below `FLAT_BELOW` vectors, else ivf."""
-    count = len(keys)
-    if kind == "auto":
+    """An index over these unit vectors; `auto` takes flat below `FLAT_BELOW` vectors, else ivf,
+    and flat again where ivf does not reach the floor."""
+    count, chosen = len(keys), kind == "auto"
+    if chosen:
         kind = "flat" if count < FLAT_BELOW else "ivf"
     if kind != "flat" and count < 1000:
         kind = "flat"  # too few for cells
@@ -140,14 +141,20 @@ def build(
         coarse.add(rows[start : start + 65536])
     index.coarse = coarse
     _tune(index, floor)
-    tell(f"recall@10 {index.info['recall@10']:.3f} against every vector looked at")
+    recall = index.info["recall@10"]
+    tell(f"recall@10 {recall:.3f} against every vector looked at")
+    # Half of the cells in 8 bits are still less to read than all vectors in float32.
+    if chosen and (recall < floor or index.info["effort"] > coarse.nlist // 2):
+        tell(f"{floor:g} takes most cells: every vector is looked at instead (--index: ivf, hnsw)")
+        index.coarse, index.info = None, {"kind": "flat", "vectors": count, "recall@10": 1.0}
     return index
 
 
 def _tune(index: Index, floor: float) -> None:
     """Raise the effort of a search until the recall reaches the floor; written into `info`."""
     kind, count = index.info["kind"], len(index)
-    efforts = [8, 16, 32, 64, 128, 256, 512] if kind == "ivf" else [32, 64, 128, 256, 512]
+    most = 2 * index.coarse.nlist if kind == "ivf" else 1024
+    efforts = [effort for n in range(3, 18) if (effort := 2**n) < most]
     at = np.unique(np.linspace(0, count - 1, _QUERIES).astype(int))
     asked = np.ascontiguousarray(index.rows[at])
     best, _ = knn(asked, index.rows, NEIGHBOURS + 1)
@@ -156,7 +163,7 @@ def _tune(index: Index, floor: float) -> None:
         _, found = index.search(asked, NEIGHBOURS + 1)
         have = [index.rows[line[line >= 0]] @ asked[row] for row, line in enumerate(found)]
         index.info |= {"effort": effort, "recall@10": share_found(best, have)}
-        if index.info["recall@10"] >= floor or effort >= count:
+        if index.info["recall@10"] >= floor:
             break
 
 
