@@ -7,7 +7,6 @@ import polars as pl
 
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.sources import Picked
-from resight.evaluate.ranking.units import Rows
 from resight.evaluate.rules.parts import Part
 from resight.evaluate.thresholds import (
     count_pairs,
@@ -16,6 +15,7 @@ from resight.evaluate.thresholds import (
     open_set,
     tpr_at_fpr,
 )
+from resight.features.rows import Rows
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)  # false positive rates that are reported
 

@@ -33,7 +33,6 @@ from resight.evaluate.ranking.csr import Csr, Ints
 from resight.evaluate.ranking.result import GivenTruth, Ranks, Tick, Ties, Truth, join
 from resight.evaluate.ranking.units import (
     SLICE,
-    Rows,
     UnitRows,
     in_threads,
     multiply_on,
@@ -41,6 +40,7 @@ from resight.evaluate.ranking.units import (
     product_error,
     unit_rows,
 )
+from resight.features.rows import Rows
 
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts

@@ -19,7 +19,7 @@ from resight.evaluate.per_query import frame_of, query_groups, with_rows
 from resight.evaluate.protocols import Level, Protocol
 from resight.evaluate.ranking.result import Ranks, Tick
 from resight.evaluate.ranking.sources import Picked, not_finite
-from resight.evaluate.ranking.units import Rows, check_device
+from resight.evaluate.ranking.units import check_device
 from resight.evaluate.ranks import BLOCK_BYTES, matrix_ranks, rank_blocks
 from resight.evaluate.rules.averaging import average, large_enough
 from resight.evaluate.rules.legacy import legacy_gallery, legacy_ranks
@@ -30,6 +30,7 @@ from resight.evaluate.share import Share
 from resight.evaluate.uncertainty import bootstrap
 from resight.features.collapsed import NOTE as COLLAPSED_NOTE
 from resight.features.collapsed import alike, collapsed
+from resight.features.rows import Rows
 from resight.files import atomic_path, write_json
 
 if TYPE_CHECKING:

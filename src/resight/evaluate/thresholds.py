@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from resight.evaluate.ranking.csr import Csr
 from resight.evaluate.ranking.result import Truth
-from resight.evaluate.ranking.units import Rows, exact_similarities, unit_rows
+from resight.evaluate.ranking.units import exact_similarities, unit_rows
+from resight.features.rows import Rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,10 +8,12 @@ such features are made of rounding errors, and look like any other.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from resight.features.rows import Rows
 
 NOTE = "collapsed: all similarities are alike; these features tell nothing apart"
 SAMPLE = 512  # rows looked at
@@ -19,13 +21,6 @@ SAMPLE = 512  # rows looked at
 # 1e-5; networks with random weights, which are the worst that still tell images apart, leave 3e-3
 # and more between similar pictures, and trained ones a hundred times that.
 ALIKE = 1e-4
-
-
-class Rows(Protocol):
-    """Features: an array, a memory map, or anything that slices to (rows, D)."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 def collapsed(features: Rows, rows: NDArray[np.integer[Any]] | None = None) -> bool:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.neighbours import Ids, Rows, nearest
+from resight.features.rows import Rows
+from resight.graph.neighbours import Ids, nearest
 from resight.graph.unit import unit_rows
 
 NEAREST, ALPHA = 10, 3.0

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.features.rows import Rows
 from resight.graph.topk import finish, take
 
 Method = Literal["exact", "faiss", "approximate"]
@@ -33,15 +34,6 @@ _ROOM = 2**26  # candidates held at once, 8 bytes each
 _CHUNK = 8192  # rows normalised at once
 _KEPT_BYTES = 4 * 2**30  # up to here the unit rows are kept, beyond made anew for each block
 _SAMPLE, _RECALL = 200, 0.95  # queries that measure the approximate search, and its goal
-
-
-class Rows(Protocol):
-    """Features: an array, a memory map, or anything that slices to (rows, D)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from resight.checksums import Summed, sums_in, verify
 from resight.errors import UserError
+from resight.features.rows import Rows
 from resight.files import atomic_open, fresh_folder, write_json
 from resight.graph.graph import pair_codes
-from resight.graph.neighbours import BLOCK, Method, Progress, Rows, blocks, open_search
+from resight.graph.neighbours import BLOCK, Method, Progress, blocks, open_search
 from resight.graph.pool_files import (
     INLIERS,
     NEIGHBOURS,

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest_of_all
+from resight.features.rows import Rows
+from resight.graph.neighbours import Ids, Progress, Similarities, nearest_of_all
 from resight.graph.reciprocal_kernels import dots, expanded, expanded_beside, mark_mutual
 from resight.graph.sparse import BLOCK, Ints, Sparse, from_slots, joined, overlaps, weighted
 from resight.graph.unit import unit_rows

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.features.rows import Rows
 from resight.graph.diffusion import Diffused, diffuse
 from resight.graph.expand import augment, expand
 from resight.graph.graph import mutual
-from resight.graph.neighbours import Ids, Progress, Rows, Similarities, nearest_of_all
+from resight.graph.neighbours import Ids, Progress, Similarities, nearest_of_all
 from resight.graph.outside import from_neighbours
 from resight.graph.reciprocal import Encoded, Similar, encode
 from resight.graph.rerank import Chain, Diffusion, KReciprocal, parse

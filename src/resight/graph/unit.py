@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.graph.neighbours import NONE, Rows
+from resight.features.rows import Rows
+from resight.graph.neighbours import NONE
 
 _CHUNK = 8192
 _GRID = 2.0**26  # float64 sums of products of its multiples are exact, in whatever order

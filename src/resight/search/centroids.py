@@ -15,24 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from resight.features.rows import Rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 # Rows added up at once. Fixed, so that a sum doesn't depend on the memory at hand.
 _BLOCK = 2048
-
-
-class Rows(Protocol):
-    """Features: an array, a memory map, or anything that slices to (rows, D)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from resight.data.imageset import ImageSet
 from resight.evaluate.uncertainty import Floats, Ints
-from resight.graph.neighbours import Rows
+from resight.features.rows import Rows
 from resight.graph.pool import Pool, build_pool
 from resight.mining.twins import representatives, twins
 

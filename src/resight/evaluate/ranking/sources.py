@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.evaluate.ranking.csr import Ints
-from resight.evaluate.ranking.units import Rows
+from resight.features.rows import Rows
 
 _SPAN = 8192  # source rows read at once, where rows can only be read in slices
 

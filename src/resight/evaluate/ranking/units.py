@@ -16,27 +16,19 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import UserError
+from resight.features.rows import Rows
 
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
 SLICE = 2048  # dimensions summed in one float32 product, see `product`
 _CHUNK = 512  # rows converted at once
 
 Multiply = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None]
-
-
-class Rows(Protocol):
-    """What features must offer: an array, a memory map, or a sharded array of our own."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from resight.data.places import difference
 from resight.data.splits import hold_out_test
 from resight.errors import UserError
 from resight.evaluate.protocols import Protocol, condition
-from resight.evaluate.ranking.units import Rows
+from resight.features.rows import Rows
 
 if TYPE_CHECKING:
     from resight.features.compute import Progress

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from resight.evaluate.ranking.csr import Ints
 from resight.evaluate.ranking.sources import Picked
-from resight.evaluate.ranking.units import Rows, exact_similarities, unit_rows
+from resight.evaluate.ranking.units import exact_similarities, unit_rows
 from resight.evaluate.rules.legacy import legacy_gallery
 from resight.evaluate.rules.objects import object_sums
 from resight.evaluate.rules.parts import Part
 from resight.evaluate.scores import Scores
+from resight.features.rows import Rows
 
 _BLOCK = 4096
 

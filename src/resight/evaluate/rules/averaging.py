@@ -18,8 +18,8 @@ from resight.errors import UserError
 from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Ints
 from resight.evaluate.ranking.sources import Picked
-from resight.evaluate.ranking.units import Rows
 from resight.evaluate.rules.truth import UNKNOWN, Bools, codes, taking_part
+from resight.features.rows import Rows
 from resight.search.centroids import CentroidSums
 
 

@@ -19,9 +19,9 @@ from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Csr, Ints, offsets
 from resight.evaluate.ranking.result import GivenTruth, Ranks, Tick
 from resight.evaluate.ranking.sources import Picked
-from resight.evaluate.ranking.units import Rows
 from resight.evaluate.ranks import rank_blocks
 from resight.evaluate.rules.truth import UNKNOWN, Matches
+from resight.features.rows import Rows
 from resight.search.centroids import CentroidSums
 
 

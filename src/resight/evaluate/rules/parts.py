@@ -14,8 +14,8 @@ import polars as pl
 
 from resight.errors import UserError
 from resight.evaluate.protocols import Mode, Protocol
-from resight.evaluate.ranking.units import Rows
 from resight.evaluate.rules.truth import UNKNOWN, Bools, Matches, codes, matches, taking_part
+from resight.features.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from resight.evaluate.protocols import Protocol
 from resight.evaluate.ranking.csr import Ints
 from resight.evaluate.ranking.result import Truth
 from resight.evaluate.ranking.sources import Picked
-from resight.evaluate.ranking.units import Rows
 from resight.evaluate.rules.objects import object_sums, object_truth
 from resight.evaluate.rules.truth import Matches
+from resight.features.rows import Rows
 from resight.graph.rerank import Spatial, parse
 from resight.graph.second import Rescored, Verify, prepare
 
