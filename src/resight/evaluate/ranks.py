@@ -23,6 +23,7 @@ stand by index under all three.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isqrt
 from typing import get_args
 
 import numpy as np
@@ -45,7 +46,7 @@ from resight.features.rows import Rows
 BLOCK_BYTES = 512 * 2**20
 _BYTES_A_POSITIVE = 64  # of a block: indices, similarities, bounds, counts
 _TILE_ROWS = 1024  # of the product
-_MUTUAL = 992  # rows and columns where both query; no power of two, which caches dislike
+_MUTUAL = 1984  # rows and columns where both query; no power of two, which caches dislike
 _COLUMNS = (2048, 16384)  # at least and at most: wide ones use a row's tables longer
 _CACHE = 8 * 2**20  # bytes of gallery rows that near ties look up
 
@@ -108,7 +109,7 @@ def rank_blocks(
     multiply, error = multiply_on(device), product_error(dimensions)
     tile = _tile(block_bytes // 8, dimensions)
     if mutual:
-        tile = (min(tile[0], _MUTUAL),) * 2
+        tile = (min(isqrt(tile[0] * tile[1]), _MUTUAL),) * 2
     for start, stop in _query_blocks(counts, block_bytes, 0 if mutual else row_bytes):
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, len(gallery))

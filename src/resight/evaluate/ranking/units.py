@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from resight.errors import UserError
 from resight.features.rows import Rows
@@ -102,7 +103,18 @@ def multiply_on(device: str) -> Multiply:
 def _multiply_here(
     left: NDArray[np.float32], right: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    np.matmul(left, right.T, out=out)
+    # Cut up by us: threads of the BLAS's own go on spinning for a while, where others would count.
+    def part(first: int, last: int) -> None:
+        np.matmul(left[first:last], right.T, out=out[first:last])
+
+    with _blas().limit(limits=1, user_api="blas"):
+        in_threads(part, len(left), _cores())
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Sets how many threads the BLAS takes."""
+    return ThreadpoolController()
 
 
 def check_device(device: str) -> None:
@@ -165,14 +177,15 @@ def exact_similarities(
     return result
 
 
-def in_threads(work: Callable[[int, int], None], n: int) -> None:
-    """Call `work(first, last)` for ranges that make up 0 to n, on all cores.
+def in_threads(work: Callable[[int, int], None], n: int, parts: int | None = None) -> None:
+    """Call `work(first, last)` for ranges that make up 0 to n, on all cores; `parts`: how many.
 
     numpy and numba let go of the interpreter's lock. The calls must write to places of their own;
     then neither their order nor the ranges make a difference.
     """
     cores = _cores()
-    step = max(1, -(-n // (4 * cores)))  # some more than cores, as they are not equally long
+    parts = parts or 4 * cores  # some more than cores, as they are not equally long
+    step = max(1, -(-n // parts))
     starts = range(0, n, step)
     if cores < 2 or len(starts) < 2:
         for start in starts:
