@@ -3,8 +3,9 @@
     python benchmarks/graph_training.py                    # 1e4 and 1e5 images
     python benchmarks/graph_training.py --images 1000000   # a million: 12 GB of disk, an hour or so
 
-Features are made up: `--each` photos of a thing on average, 256 dimensions, so noisy that about a
-third of an image's nearest are wrong. For each size, in a process of its own:
+Features are made up: `--each` photos of a thing on average, 256 dimensions, things and noise in 48
+directions of them (real features, too, have far fewer directions than numbers), so noisy that many
+of an image's nearest are wrong. For each size, in a process of its own:
 
 neighbours   10 nearest of each image: exact up to 20,000, else faiss' inverted lists; recall told
 graph        mutual ones, as a CSR matrix: seconds, MB
@@ -34,6 +35,7 @@ from peers.watch import MARK, anonymous, machine, run
 
 HERE = Path(__file__).parent
 DIMS, K, BATCH, TURNS = 256, 10, 64, 12
+LATENT, NOISE = 48, 0.8
 
 
 def features(folder: Path, count: int, each: int) -> np.ndarray:
@@ -41,12 +43,15 @@ def features(folder: Path, count: int, each: int) -> np.ndarray:
     path = folder / "features.npy"
     out = np.lib.format.open_memmap(path, "w+", np.float32, (count, DIMS))
     random = np.random.default_rng(0)
+    turn = np.random.default_rng(7).standard_normal((LATENT, DIMS))
     things = random.permutation(np.arange(count) // each)
     for start in range(0, count, 50_000):
         some = things[start : start + 50_000]
-        middles = np.stack([np.random.default_rng(t).standard_normal(DIMS) for t in some.tolist()])
+        middles = np.stack(
+            [np.random.default_rng(t).standard_normal(LATENT) for t in some.tolist()]
+        )
         noise = random.standard_normal(middles.shape)
-        out[start : start + len(some)] = middles + 1.6 * noise
+        out[start : start + len(some)] = (middles + NOISE * noise) @ turn
     out.flush()
     return np.load(path, mmap_mode="r")
 

@@ -127,3 +127,15 @@ def test_sources_that_do_not_do(photos: ImageSet, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             start.start(graph_settings(sources=name), photos, tmp_path / "run", OPTIONS, Watcher())
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+@pytest.mark.usefixtures("quick_plots")
+@pytest.mark.parametrize(("sources", "kind"), [(None, "joined"), ("artist", "neighbours")])
+def test_the_start_is_safe_where_no_source_is_known(
+    photos: ImageSet, tmp_path: Path, sources: str | None, kind: str
+) -> None:
+    told: list[str] = []
+    chosen = graph_settings(start="closed-form", sources=sources, stages=[])
+    start.start(chosen, photos, tmp_path / "run", OPTIONS, Watcher(tell=told.append))
+    said = [line for line in told if line.startswith("closed form:")]
+    assert len(said) == 1 and f"closed form: {kind} to" in said[0]

@@ -67,8 +67,10 @@ def _make_start(
     elif settings.start == "closed-form":
         known = with_sources(images, settings)
         plan = plan_rows(Embedder(settings.embedder()), known, unlabelled=True)
-        # The one that was nowhere worse than a whitening, so that nothing is lost before step 1.
-        method: FitMethod | None = "joined" if isinstance(settings, GraphSettings) else None
+        # Where sources are known the default is best of all; where not, the one that was nowhere
+        # worse than a whitening, so that nothing is lost before step 1.
+        safe = isinstance(settings, GraphSettings) and not known.has("camera")
+        method: FitMethod | None = "joined" if safe else None
         start = closed_form_start(settings, plan, run.folder, options, watcher, method)
         embedder = start.embedder
     else:
