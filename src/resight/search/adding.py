@@ -146,11 +146,11 @@ class Adding:
     def _without_copies(self, todo: list[_Todo]) -> list[_Todo]:
         """Files whose size is that of another are read for their content first: what turns out
         to be known needs no network."""
-        sizes = self.engine.sizes() if todo else set()
         times: dict[int, int] = {}
         for one in todo:
             if one.stamp is not None:
                 times[one.stamp[0]] = times.get(one.stamp[0], 0) + 1
+        sizes = self.engine.sizes(times) if times else set()
         left: list[_Todo] = []
         first: dict[tuple[str, Box | None], _Todo] = {}
         for one in todo:

@@ -67,7 +67,7 @@ FULL = Row(
 def test_new_is_empty(engine: Engine) -> None:
     assert engine.counts() == (0, 0) and engine.ids() == [] and engine.rows([1]) == []
     assert engine.sums() == [] and engine.roots() == [] and engine.objects() == []
-    assert engine.sizes() == set() and engine.known([Place(1, "a")]) == {}
+    assert engine.sizes([1]) == set() and engine.known([Place(1, "a")]) == {}
     assert engine.left_out([Place(1, "a")]) == {} and engine.thumbnail(1) is None
     assert engine.table(["camera", "price"]) == {"id": [], "camera": []}
     assert list(engine.every_vector()) == [] and len(engine.vectors([1])[0]) == 0
@@ -148,7 +148,8 @@ def test_delete(engine: Engine) -> None:
         writer.delete([first, 777])
     assert engine.ids() == [second] and engine.thumbnail(first) is None
     assert engine.vectors([first, second])[0].tolist() == [second]
-    assert engine.known([FULL.place]) == {} and engine.sizes() == set()  # type: ignore[list-item]
+    assert engine.known([FULL.place]) == {}  # type: ignore[list-item]
+    assert engine.sizes([FULL.bytes]) == set()  # type: ignore[list-item]
 
 
 def test_many_vectors_block_by_block(engine: Engine) -> None:
@@ -241,7 +242,8 @@ def test_places_contents_and_sizes(engine: Engine) -> None:
     assert [r.id for r in engine.by_content(["c1", "none"])] == ids[:2]
     assert engine.by_content([]) == [] and engine.known([]) == {}
     assert engine.images_at(1, "a") == ids[:2] and engine.images_at(2, "b") == []
-    assert engine.sizes() == {10, 11}
+    assert engine.sizes(range(11, 3000)) == {11} and engine.sizes([]) == set()
+    assert engine.sizes([10, 11, 12]) == {10, 11}
 
 
 def test_two_images_in_one_place_are_refused(engine: Engine) -> None:

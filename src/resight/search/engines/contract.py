@@ -214,8 +214,8 @@ class Engine(Protocol):
     def by_content(self, contents: Sequence[str]) -> list[Row]:
         """Rows whose file had one of these contents."""
 
-    def sizes(self) -> set[int]:
-        """The sizes in bytes that files of the gallery have."""
+    def sizes(self, among: Collection[int]) -> set[int]:
+        """Those of some sizes in bytes that a file of the gallery has."""
 
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """Those of these places that were looked at and not taken."""

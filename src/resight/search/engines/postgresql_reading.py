@@ -193,10 +193,10 @@ class PostgresReader:
         sql = f"SELECT {_IMAGE} {_FROM} WHERE i.content = ANY(%s::text[]) ORDER BY i.id"
         return [row_of(row) for row in self._reads.run(sql, [list(contents)])]
 
-    def sizes(self) -> set[int]:
+    def sizes(self, among: Collection[int]) -> set[int]:
         """See the contract."""
-        sql = "SELECT DISTINCT bytes FROM images WHERE bytes IS NOT NULL"
-        return {row[0] for row in self._reads.run(sql)}
+        sql = "SELECT DISTINCT bytes FROM images WHERE bytes = ANY(%s::bigint[])"
+        return {row[0] for row in self._reads.run(sql, [list(among)])}
 
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """See the contract."""

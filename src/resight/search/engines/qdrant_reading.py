@@ -230,10 +230,9 @@ class QdrantReader:
         points = self._any("content", list(dict.fromkeys(contents)))
         return sorted((row_of(int(p.id), p.payload) for p in points), key=lambda row: row.id)
 
-    def sizes(self) -> set[int]:
+    def sizes(self, among: Collection[int]) -> set[int]:
         """See the contract."""
-        found = {point.payload["bytes"] for point in self._points(with_payload=["bytes"])}
-        return found - {None}
+        return {point.payload["bytes"] for point in self._any("bytes", list(among))}
 
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """See the contract."""

@@ -261,10 +261,15 @@ class SqliteReader:
             )
         ]
 
-    def sizes(self) -> set[int]:
+    def sizes(self, among: Collection[int]) -> set[int]:
         """See the contract."""
-        sql = "SELECT DISTINCT bytes FROM images WHERE bytes IS NOT NULL"
-        return {row[0] for row in self.run(sql)}
+        return {
+            row[0]
+            for part in _parts(list(among))
+            for row in self.run(
+                f"SELECT DISTINCT bytes FROM images WHERE bytes IN ({_marks(part)})", part
+            )
+        }
 
     def left_out(self, places: Sequence[Place]) -> dict[Place, LeftOut]:
         """See the contract."""
