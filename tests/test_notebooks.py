@@ -107,11 +107,11 @@ def test_train_by_a_recipe(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_train_by_itself(shapes: Path, tmp_path: Path) -> None:
-    """auto: a closed form and a few steps; without labels a closed form alone."""
+    """auto: a closed form and a few steps; without labels as many as fit into the minutes."""
     words = {"backbone": TINY, "weights": "none", "size": 32, "workers": 0}
     run = resight.train_embedder(shapes, tmp_path / "run", steps=2, **words)
     assert run.score is not None and (run.folder / "start").is_dir()
-    bare = resight.train_embedder(shapes, tmp_path / "bare", unlabelled=True, **words)
+    bare = resight.train_embedder(shapes, tmp_path / "bare", unlabelled=True, minutes=0.1, **words)
     assert bare.score is None and bare.embedder.info["fit"]["from"] == "images"
 
 
