@@ -35,10 +35,10 @@ from resight.evaluate.ranking.result import GivenTruth, Ranks, Tick, Ties, Truth
 from resight.evaluate.ranking.units import (
     SLICE,
     UnitRows,
-    in_threads,
     multiply_on,
     product,
     product_error,
+    threaded,
     unit_rows,
 )
 from resight.features.rows import Rows
@@ -105,12 +105,14 @@ def rank_blocks(
     columns = UnitRows(gallery, block_bytes // 2 // row_bytes)
     counts = truth.counts()
     mutual = queries is gallery and positive_rows is None and columns.block >= len(gallery)
-    mutual = mutual and len(list(_query_blocks(counts, block_bytes, 0))) == 1
+    blocks = list(_query_blocks(counts, block_bytes, 0 if mutual else row_bytes))
+    if mutual and len(blocks) > 1:  # no room for the state of all of them
+        mutual, blocks = False, list(_query_blocks(counts, block_bytes, row_bytes))
     multiply, error = multiply_on(device), product_error(dimensions)
     tile = _tile(block_bytes // 8, dimensions)
     if mutual:
         tile = (min(isqrt(tile[0] * tile[1]), _MUTUAL),) * 2
-    for start, stop in _query_blocks(counts, block_bytes, 0 if mutual else row_bytes):
+    for start, stop in blocks:
         positives, junk = truth.lists(start, stop)
         _check_lists(positives, junk, len(gallery))
         if mutual:
@@ -233,7 +235,4 @@ def _exact(
     """The exact similarities of queries to those of their positives that lie in this block."""
     from resight.evaluate.ranking.kernels import positive_similarities
 
-    def fill(first: int, last: int) -> None:
-        positive_similarities(first, last, left, right, first_column, indptr, index, out)
-
-    in_threads(fill, len(left))
+    threaded(positive_similarities, len(left), left, right, first_column, indptr, index, out)

@@ -8,7 +8,8 @@ hnsw    a graph over 8-bit vectors
 
 The coarse ones give candidates only: what is found is compared again by the stored vectors. Their
 recall against flat is measured when they are built, with vectors of the gallery as queries, and
-the effort of a search is raised until it reaches the floor.
+the effort of a search is raised until it reaches the floor. Vectors that don't lie in cells (noise
+in many dimensions) need most of them; then the automatic choice is flat.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from resight.evaluate.ranking.csr import Csr
 from resight.evaluate.ranking.result import Ranks, Ties
-from resight.evaluate.ranking.units import in_threads
+from resight.evaluate.ranking.units import threaded
 
 FEW = 16  # positives: compared with one by one
 BUCKETS = 4096  # at most, in the table that finds a place among many positives
@@ -28,8 +28,8 @@ class Counter:
         n, self.indptr = len(positives), positives.indptr
         self.junk, self.error, self.ties = junk, error, get_args(Ties).index(ties)
         order = np.empty(len(exact), dtype=np.int64)
-        self._in_threads(
-            kernels.order_positives, self.indptr, positives.indices, exact, order
+        threaded(
+            kernels.order_positives, n, self.indptr, positives.indices, exact, order
         )  # from worst to best
         self.exact, self.index = exact[order], positives.indices[order]
         self.low, self.high = self.exact.astype(kind), self.exact.astype(kind)
@@ -45,35 +45,18 @@ class Counter:
         self.end = np.array([buckets - 1], dtype=kind)
         small = np.int16 if most < 2**15 - 1 else np.int32
         self.table = np.zeros((n, buckets), dtype=small)
-        self._in_threads(
-            kernels.make_tables,
-            FEW,
-            self.indptr,
-            self.floor,
-            self.low,
-            self.high,
-            self.scale,
-            self.end,
-            self.table,
-        )
+        threaded(
+            kernels.make_tables, n, FEW, self.indptr, self.floor, self.low, self.high, self.scale,
+            self.end, self.table,
+        )  # fmt: skip
         self.above = np.zeros(len(exact), dtype=np.int64)
         self.best = np.full(n, -np.inf)
         self.best_low = np.full(n, np.finfo(kind).min, dtype=kind)
         self.best_index = np.full(n, -1, dtype=np.int64)
 
-    def _in_threads(self, kernel: Any, *arrays: Any) -> None:
-        def work(first: int, last: int) -> None:
-            kernel(first, last, *arrays)
-
-        in_threads(work, len(self.indptr) - 1)
-
     def turn(self, tile: NDArray[Any], out: NDArray[Any]) -> None:
         """Write tile (n, m) turned into out (m, n)."""
-
-        def work(first: int, last: int) -> None:
-            self._kernels.turn(first, last, tile, out)
-
-        in_threads(work, len(out))
+        threaded(self._kernels.turn, len(out), tile, out)
 
     def count(
         self, tile: NDArray[Any], first_row: int, first_column: int,
@@ -82,22 +65,18 @@ class Counter:
         """Add what one tile holds: rows from `first_row`, columns from `first_column` on."""
         rows = slice(first_row, first_row + len(tile))
         ends = slice(first_row, first_row + len(tile) + 1)
-
-        def work(first: int, last: int) -> None:
-            self._kernels.count_tile(
-                first, last, tile, left, right, first_column,
-                self.error == 0, self.error, self.ties, FEW,
-                self.indptr[ends], self.low, self.high, self.exact, self.index,
-                self.floor[rows], self.scale[rows], self.end, self.table[rows],
-                self.junk.indptr[ends], self.junk.indices, self.above,
-                self.best[rows], self.best_low[rows], self.best_index[rows],
-            )  # fmt: skip
-
-        in_threads(work, len(tile))
+        threaded(
+            self._kernels.count_tile, len(tile), tile, left, right, first_column,
+            self.error == 0, self.error, self.ties, FEW,
+            self.indptr[ends], self.low, self.high, self.exact, self.index,
+            self.floor[rows], self.scale[rows], self.end, self.table[rows],
+            self.junk.indptr[ends], self.junk.indices, self.above,
+            self.best[rows], self.best_low[rows], self.best_index[rows],
+        )  # fmt: skip
 
     def ranks(self, n_gallery: int) -> Ranks:
         """The outcome, after all tiles; each query's positives from best to worst."""
-        self._in_threads(self._kernels.finish, self.indptr, self.above)
+        threaded(self._kernels.finish, len(self.best), self.indptr, self.above)
         counts = np.diff(self.indptr)
         ends = np.repeat(self.indptr[:-1] + self.indptr[1:], counts)
         back = ends - 1 - np.arange(len(self.above))  # reverse each query's

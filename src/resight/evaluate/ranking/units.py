@@ -196,6 +196,15 @@ def in_threads(work: Callable[[int, int], None], n: int, parts: int | None = Non
         pass
 
 
+def threaded(kernel: Callable[..., None], n: int, *arrays: Any) -> None:
+    """Call a compiled kernel(first, last, *arrays) for ranges that make up 0 to n, on all cores."""
+
+    def work(first: int, last: int) -> None:
+        kernel(first, last, *arrays)
+
+    in_threads(work, n)
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
